@@ -2,11 +2,17 @@
 //! frame where it went.
 
 pub mod batch;
+pub mod control;
 pub mod counters;
+pub mod filler;
+pub mod filter;
 pub mod format;
+pub mod histogram;
 pub mod interfaces;
 pub mod packet;
+pub mod publisher;
 pub mod record;
 pub mod ring;
 pub mod sink;
 pub mod source;
+pub mod worker;
