@@ -2,6 +2,8 @@
 //! frame where it went.
 
 pub mod batch;
+pub mod cli;
+pub mod config;
 pub mod control;
 pub mod counters;
 pub mod filler;
