@@ -230,8 +230,8 @@ impl Filler {
             return;
         }
         if self.rules.live && tally.batched > 0 {
-            self.latency
-                .record(Timestamp::now().nanos().saturating_sub(self.last.nanos()));
+            let age = Timestamp::now().since(self.last);
+            self.latency.record(age, tally.batched);
         }
         let counters = &self.counters;
         counters.received.add(tally.received);
@@ -300,9 +300,10 @@ impl Filler {
             .is_some_and(|allowance| allowance.exhausted())
     }
 
-    /// Hands over the last batch.
+    /// Hands over the last batch and the last latencies.
     pub fn finish(&mut self, now: Instant) {
         self.settle();
+        self.latency.share();
         if self.open.as_ref().is_some_and(|batch| !batch.is_empty()) {
             self.close(now);
         }

@@ -6,6 +6,7 @@ pub mod cli;
 pub mod config;
 pub mod control;
 pub mod counters;
+pub mod exit;
 pub mod filler;
 pub mod filter;
 pub mod format;

@@ -37,6 +37,11 @@ impl Timestamp {
         )
     }
 
+    /// The span from `earlier` to this time; none where `earlier` is later.
+    pub fn since(self, earlier: Self) -> Duration {
+        Duration::from_nanos(self.0.saturating_sub(earlier.0))
+    }
+
     /// Nanoseconds since the epoch.
     pub const fn nanos(self) -> u64 {
         self.0

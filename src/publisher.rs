@@ -55,6 +55,7 @@ impl<K: Sink> Publisher<K> {
         let mut outcome = self.publish(control, &mut finished);
         let completed = self.sink.finish(control.deadline(), &mut finished);
         self.settle(&mut finished);
+        self.latency.share();
         outcome = outcome.and(completed);
         while !control.workers_done() || !self.ready.is_empty() {
             match self.ready.pop() {
@@ -135,9 +136,8 @@ impl<K: Sink> Publisher<K> {
                 .possibly_persisted
                 .add(outcome.possibly_persisted);
             self.counters.late.add(outcome.late);
-            let age = now.duration_since(batch.closed());
             self.latency
-                .record(u64::try_from(age.as_nanos()).unwrap_or(u64::MAX));
+                .record(now.duration_since(batch.closed()), batch.count().into());
             self.spent[usize::from(batch.owner())].push(batch);
         }
         self.counters.in_flight.set(self.in_flight);

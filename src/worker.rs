@@ -45,6 +45,7 @@ pub struct Worker<S> {
     counters: Arc<QueueCounters>,
     idle_since: Option<Instant>,
     accounted: Instant,
+    damage: Option<SourceError>,
 }
 
 impl<S: Source> Worker<S> {
@@ -56,13 +57,15 @@ impl<S: Source> Worker<S> {
             counters,
             idle_since: None,
             accounted: Instant::now(),
+            damage: None,
         }
     }
 
     /// Receives until the source ends, or until the drain that `control` asks for is over.
     ///
     /// Hands over its last batch and brings every counter up to date before it returns, whatever the
-    /// outcome. An error of the source is returned after what came before it was handed over.
+    /// outcome. Damage in a file is logged and returned at the end: the source goes on behind it, with
+    /// the next file. Any other error of the source ends the worker.
     pub fn run(mut self, control: &Control) -> Result<(), SourceError> {
         self.counters.set_state(QueueState::Up);
         let outcome = self.receive(control);
@@ -87,11 +90,16 @@ impl<S: Source> Worker<S> {
             if draining && control.overdue() {
                 return self.abandon();
             }
-            match self.turn()? {
-                Turn::Received => {}
-                Turn::Idle => self.wait()?,
-                Turn::Backpressure => thread::sleep(BACKPRESSURE_NAP),
-                Turn::End => return Ok(()),
+            match self.turn() {
+                Ok(Turn::Received) => {}
+                Ok(Turn::Idle) => self.wait()?,
+                Ok(Turn::Backpressure) => thread::sleep(BACKPRESSURE_NAP),
+                Ok(Turn::End) => return self.damage.take().map_or(Ok(()), Err),
+                Err(damaged @ SourceError::Damaged { .. }) => {
+                    tracing::error!("{damaged}; what came before it is kept");
+                    self.damage.get_or_insert(damaged);
+                }
+                Err(other) => return Err(other),
             }
             if self.filler.exhausted() {
                 control.ask();
