@@ -4,8 +4,12 @@
 pub mod batch;
 pub mod counters;
 pub mod format;
+pub mod histogram;
 pub mod interfaces;
+pub mod ledger;
+pub mod metrics;
 pub mod packet;
+pub mod progress;
 pub mod record;
 pub mod ring;
 pub mod sink;
