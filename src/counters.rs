@@ -174,6 +174,9 @@ pub struct QueueCounters {
     pub pcap_dropped: Counter,
     /// libpcap's `ps_ifdrop`, accumulated to 64 bits: packets the interface dropped.
     pub pcap_if_dropped: Counter,
+    /// [`received`](Self::received) as it stood when the figures above were brought up to date; the
+    /// worker sets it beside every [`Source::account`](crate::source::Source::account).
+    pub accounted: Counter,
 
     /// Packets the source offered to the worker.
     pub received: Counter,

@@ -1,0 +1,284 @@
+//! The register of everything that counts, shared by all threads.
+//!
+//! The rule: it is locked only to add to it and to read it, never on the packet path. What counts
+//! is behind an `Arc` and written by its one thread.
+
+use std::fs;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::{Instant, SystemTime};
+
+use serde::Serialize;
+
+use crate::counters::{PublisherCounters, QueueCounters, QueueState};
+use crate::histogram::Histogram;
+
+/// How packets are taken from an interface.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Mode {
+    /// AF_XDP.
+    Xdp,
+    /// libpcap.
+    Pcap,
+    /// Read from a capture file.
+    File,
+    /// Made in memory.
+    Synthetic,
+}
+
+impl Mode {
+    /// Its name in the ledger.
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::Xdp => "xdp",
+            Self::Pcap => "pcap",
+            Self::File => "file",
+            Self::Synthetic => "synthetic",
+        }
+    }
+}
+
+/// Where the XDP program runs.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Attach {
+    /// In the driver.
+    Native,
+    /// In the stack, after the packet was put into an skb.
+    Generic,
+}
+
+impl Attach {
+    /// Its name in the ledger.
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::Native => "native",
+            Self::Generic => "generic",
+        }
+    }
+}
+
+/// The kind of sink that a run has.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "lowercase")]
+pub enum SinkKind {
+    /// The native Kafka producer.
+    Kafka,
+    /// Kafka through librdkafka.
+    Librdkafka,
+    /// A capture file.
+    File,
+    /// Nothing is kept.
+    Discard,
+}
+
+impl SinkKind {
+    /// Its name in the ledger.
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::Kafka => "kafka",
+            Self::Librdkafka => "librdkafka",
+            Self::File => "file",
+            Self::Discard => "discard",
+        }
+    }
+}
+
+/// An interface, or a file or other input in its place.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+pub struct InterfaceEntry {
+    /// The device's name, the file's path, or `synthetic`.
+    pub name: String,
+    /// How packets are taken from it.
+    pub mode: Mode,
+    /// Whether AF_XDP runs without the kernel copying packets.
+    pub zero_copy: bool,
+    /// Where the XDP program runs; nowhere without AF_XDP.
+    pub attach: Option<Attach>,
+}
+
+/// A queue and the worker that serves it.
+#[derive(Clone, Debug)]
+pub struct QueueEntry {
+    /// Its interface, as [`Board::add_interface`] numbered it.
+    pub interface: usize,
+    /// Its number on the interface.
+    pub queue: u32,
+    /// The number of its worker.
+    pub worker: usize,
+    /// The core its worker is pinned to.
+    pub cpu: Option<usize>,
+    /// The most packets between kernel and worker: the RX ring's size; elsewhere the longest burst.
+    pub ring: u64,
+    /// The most records that all batches of the worker hold together; an upper bound will do.
+    pub records: u64,
+    /// What its worker and source count.
+    pub counters: Arc<QueueCounters>,
+    /// Arrival to batch.
+    pub latency: Histogram,
+}
+
+/// A publisher.
+#[derive(Clone, Debug)]
+pub struct PublisherEntry {
+    /// What it counts.
+    pub counters: Arc<PublisherCounters>,
+    /// Batch to acknowledgement.
+    pub latency: Histogram,
+}
+
+/// The register; cheap to clone.
+#[derive(Clone, Debug)]
+pub struct Board(Arc<Shared>);
+
+#[derive(Debug)]
+struct Shared {
+    started: SystemTime,
+    clock: Instant,
+    sink: SinkKind,
+    destination: String,
+    attached: AtomicBool,
+    connected: AtomicBool,
+    entries: Mutex<Entries>,
+}
+
+#[derive(Debug, Default)]
+pub(crate) struct Entries {
+    pub(crate) interfaces: Vec<(InterfaceEntry, Option<Driver>)>,
+    pub(crate) queues: Vec<QueueEntry>,
+    pub(crate) publishers: Vec<PublisherEntry>,
+}
+
+impl Entries {
+    /// A queue's name for people.
+    pub(crate) fn label(&self, queue: &QueueEntry) -> String {
+        let interface = self.interfaces.get(queue.interface);
+        let name = interface.map_or("?", |(entry, _)| entry.name.as_str());
+        format!("{name} queue {}", queue.queue)
+    }
+}
+
+impl Board {
+    /// An empty register of a run that starts now and writes to `destination` (a topic, a path; may
+    /// be empty).
+    pub fn new(sink: SinkKind, destination: &str) -> Self {
+        Self(Arc::new(Shared {
+            started: SystemTime::now(),
+            clock: Instant::now(),
+            sink,
+            destination: destination.to_owned(),
+            attached: AtomicBool::new(false),
+            connected: AtomicBool::new(false),
+            entries: Mutex::default(),
+        }))
+    }
+
+    /// Adds an interface and returns its number. The driver's figures count from here on.
+    pub fn add_interface(&self, entry: InterfaceEntry) -> usize {
+        let live = matches!(entry.mode, Mode::Xdp | Mode::Pcap);
+        let driver = live.then(|| Driver::read(&entry.name)).flatten();
+        let mut entries = self.entries();
+        entries.interfaces.push((entry, driver));
+        entries.interfaces.len() - 1
+    }
+
+    /// Replaces what is known of an interface: the mode it came up in.
+    ///
+    /// Panics where `add_interface` never returned `number`.
+    pub fn set_interface(&self, number: usize, entry: InterfaceEntry) {
+        self.entries().interfaces[number].0 = entry;
+    }
+
+    /// Adds a queue.
+    pub fn add_queue(&self, entry: QueueEntry) {
+        self.entries().queues.push(entry);
+    }
+
+    /// Adds a publisher.
+    pub fn add_publisher(&self, entry: PublisherEntry) {
+        self.entries().publishers.push(entry);
+    }
+
+    /// Says whether packets are being taken; for `/readyz`.
+    pub fn set_attached(&self, attached: bool) {
+        self.0.attached.store(attached, Ordering::Release);
+    }
+
+    /// Says whether the sink is connected; for `/readyz`.
+    pub fn set_connected(&self, connected: bool) {
+        self.0.connected.store(connected, Ordering::Release);
+    }
+
+    /// Whether packets are being taken.
+    pub fn is_attached(&self) -> bool {
+        self.0.attached.load(Ordering::Acquire)
+    }
+
+    /// Whether the sink is connected.
+    pub fn is_connected(&self) -> bool {
+        self.0.connected.load(Ordering::Acquire)
+    }
+
+    /// The name, state and turns of every worker.
+    pub(crate) fn turns(&self) -> Vec<(String, QueueState, u64)> {
+        let entries = self.entries();
+        let turns = entries.queues.iter().map(|queue| {
+            let counters = &queue.counters;
+            (entries.label(queue), counters.state(), counters.turns.get())
+        });
+        turns.collect()
+    }
+
+    pub(crate) fn entries(&self) -> MutexGuard<'_, Entries> {
+        self.0
+            .entries
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner)
+    }
+
+    pub(crate) fn started(&self) -> SystemTime {
+        self.0.started
+    }
+
+    pub(crate) fn seconds(&self) -> f64 {
+        self.0.clock.elapsed().as_secs_f64()
+    }
+
+    pub(crate) fn sink(&self) -> (SinkKind, &str) {
+        (self.0.sink, &self.0.destination)
+    }
+}
+
+/// What the driver counts on an interface; advisory, as each driver counts.
+///
+/// Source: `Documentation/ABI/testing/sysfs-class-net-statistics`.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
+pub struct Driver {
+    /// `rx_packets`: packets it received.
+    pub received: u64,
+    /// `rx_missed_errors`: packets the hardware had no room for.
+    pub missed: u64,
+}
+
+impl Driver {
+    /// Reads the figures of `interface` in this network namespace.
+    pub(crate) fn read(interface: &str) -> Option<Self> {
+        let figure = |name| {
+            let path = format!("/sys/class/net/{interface}/statistics/{name}");
+            fs::read_to_string(path).ok()?.trim().parse().ok()
+        };
+        Some(Self {
+            received: figure("rx_packets")?,
+            missed: figure("rx_missed_errors")?,
+        })
+    }
+
+    /// What was counted since `start`.
+    pub(crate) fn since(self, start: Self) -> Self {
+        Self {
+            received: self.received.wrapping_sub(start.received),
+            missed: self.missed.wrapping_sub(start.missed),
+        }
+    }
+}
