@@ -307,3 +307,6 @@ impl From<ReadError> for SourceError {
         }
     }
 }
+
+#[cfg(test)]
+mod tests;
