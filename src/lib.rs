@@ -2,8 +2,11 @@
 //! frame where it went.
 
 pub mod batch;
+pub mod check;
 pub mod counters;
 pub mod format;
+pub mod frames;
+pub mod generate;
 pub mod interfaces;
 pub mod packet;
 pub mod record;
