@@ -17,6 +17,7 @@ pub mod generate;
 pub mod interfaces;
 pub mod ledger;
 pub mod metrics;
+pub mod nic;
 pub mod packet;
 pub mod publisher;
 pub mod progress;
