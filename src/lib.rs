@@ -5,6 +5,7 @@ pub mod batch;
 pub mod counters;
 pub mod format;
 pub mod interfaces;
+pub mod kafka;
 pub mod packet;
 pub mod record;
 pub mod ring;
