@@ -18,6 +18,7 @@ pub mod interfaces;
 pub mod ledger;
 pub mod metrics;
 pub mod nic;
+pub mod kafka;
 pub mod packet;
 pub mod publisher;
 pub mod progress;
