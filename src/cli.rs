@@ -2,4 +2,6 @@
 pub mod capture;
 use crate::exit::Exit;
 /// stub
-pub fn run(_: std::env::ArgsOs) -> Exit { Exit::Done }
+pub fn run(_: std::env::ArgsOs) -> Exit {
+    Exit::Done
+}

@@ -2,26 +2,26 @@
 //! frame where it went.
 
 pub mod batch;
+pub mod check;
 pub mod cli;
 pub mod config;
 pub mod control;
-pub mod check;
 pub mod counters;
 pub mod exit;
 pub mod filler;
 pub mod filter;
 pub mod format;
-pub mod histogram;
 pub mod frames;
 pub mod generate;
+pub mod histogram;
 pub mod interfaces;
+pub mod kafka;
 pub mod ledger;
 pub mod metrics;
 pub mod nic;
-pub mod kafka;
 pub mod packet;
-pub mod publisher;
 pub mod progress;
+pub mod publisher;
 pub mod record;
 pub mod ring;
 pub mod sink;
