@@ -3,6 +3,7 @@
 
 pub mod batch;
 pub mod counters;
+pub mod filter;
 pub mod format;
 pub mod interfaces;
 pub mod packet;
