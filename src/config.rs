@@ -12,11 +12,11 @@ use std::path::PathBuf;
 use std::time::Duration;
 
 use crate::batch::{HEADER_LEN, RECORD_OVERHEAD};
-use crate::cli::capture::{
-    CaptureArgs, Direction, FileFormat, Idle, KeyUnit, LogFormat, Mode, RecordClock,
-};
+use crate::cli::capture::{CaptureArgs, Direction, Idle, KeyUnit, LogFormat, Mode, RecordClock};
 use crate::packet::MAX_PACKET;
 use crate::record::{Encoding, KeyTime, RecordTime};
+use crate::source::file::{Speed, SpeedError};
+use crate::source::synthetic::{Spec, SpecError};
 
 pub use output::{FileOutput, Output};
 pub(crate) use units::number_list;
@@ -51,23 +51,24 @@ pub enum ConfigError {
     },
 }
 
+impl ConfigError {
+    /// The CPUs that were asked for cannot be had here.
+    pub(crate) fn cpus(wanted: Option<&[usize]>, rule: String) -> Self {
+        let wanted: Vec<_> = wanted
+            .unwrap_or_default()
+            .iter()
+            .map(usize::to_string)
+            .collect();
+        value("cpus", wanted.join(","), rule)
+    }
+}
+
 fn value(key: &'static str, value: impl ToString, rule: impl Into<String>) -> ConfigError {
     ConfigError::Value {
         key,
         value: value.to_string(),
         rule: rule.into(),
     }
-}
-
-/// How fast capture files are read.
-#[derive(Clone, Copy, Debug, PartialEq)]
-pub enum Speed {
-    /// As fast as they are taken.
-    Max,
-    /// As their own times say.
-    Recorded,
-    /// This many packets a second.
-    Pps(f64),
 }
 
 /// Where packets come from.
@@ -77,8 +78,8 @@ pub enum Input {
     Interfaces(Vec<String>),
     /// Capture files, `-` for standard input.
     Files(Vec<PathBuf>),
-    /// Packets made in memory, as the text after `--source` says.
-    Synthetic(String),
+    /// Packets made in memory.
+    Synthetic(Spec),
 }
 
 /// A checked configuration of a capture.
@@ -200,7 +201,12 @@ impl Config {
             snaplen,
         };
         Ok(Self {
-            speed: speed(args.speed.as_deref())?,
+            speed: match &args.speed {
+                Some(text) => text
+                    .parse()
+                    .map_err(|rule: SpeedError| value("speed", text, rule.to_string()))?,
+                None => Speed::Max,
+            },
             mode: args.mode.unwrap_or_default(),
             queues: list(
                 "queues",
@@ -248,7 +254,9 @@ fn input(args: &CaptureArgs) -> Result<Input, ConfigError> {
         )),
         ([true, false, false], _) => Ok(Input::Interfaces(args.interface.clone())),
         ([false, true, false], _) => Ok(Input::Files(args.read.clone())),
-        ([false, false, true], Some(spec)) => Ok(Input::Synthetic(spec.clone())),
+        ([false, false, true], Some(spec)) => {
+            spec.parse().map(Input::Synthetic).map_err(|error: SpecError| ConfigError::Contradiction(error.to_string()))
+        }
         _ => Err(ConfigError::Contradiction(
             "-i, -r and --source exclude each other: capture from interfaces, from files, or from memory"
                 .into(),
@@ -361,21 +369,6 @@ fn filter(args: &CaptureArgs) -> Result<Option<String>, ConfigError> {
 fn list(key: &'static str, text: Option<&str>) -> Result<Option<Vec<usize>>, ConfigError> {
     text.map(|text| number_list(text).map_err(|rule| value(key, text, rule)))
         .transpose()
-}
-
-fn speed(text: Option<&str>) -> Result<Speed, ConfigError> {
-    match text {
-        None | Some("max") => Ok(Speed::Max),
-        Some("recorded") => Ok(Speed::Recorded),
-        Some(number) => match number.parse::<f64>() {
-            Ok(pps) if pps.is_finite() && pps > 0.0 => Ok(Speed::Pps(pps)),
-            _ => Err(value(
-                "speed",
-                number,
-                "max, recorded, or packets per second above 0",
-            )),
-        },
-    }
 }
 
 fn seconds(

@@ -5,6 +5,9 @@
 //! code and no packet costs a virtual call.
 
 pub mod file;
+pub mod pace;
+pub mod pcap;
+pub mod synthetic;
 
 use std::io;
 use std::ops::ControlFlow;

@@ -4,8 +4,6 @@
 //! packet before it, and then the next file follows; what was not read when the sensor stops was never
 //! received.
 
-mod pace;
-
 use std::collections::VecDeque;
 use std::ffi::OsStr;
 use std::ops::ControlFlow;
@@ -13,12 +11,12 @@ use std::path::{Path, PathBuf};
 use std::thread;
 use std::time::Duration;
 
-use self::pace::Pace;
-pub use self::pace::{Speed, SpeedError};
 use crate::counters::QueueCounters;
 use crate::format::read::{ReadError, Reader, Step};
 use crate::interfaces::{Interface, Interfaces};
 use crate::packet::Packet;
+use crate::source::pace::Pace;
+pub use crate::source::pace::{Speed, SpeedError};
 use crate::source::{Burst, Source, SourceError};
 
 /// The most packets of one burst: enough to forget the cost of a call, and few enough that a worker

@@ -57,7 +57,7 @@ impl FromStr for Speed {
 
 /// The schedule of the packets.
 #[derive(Debug)]
-pub(super) struct Pace {
+pub(crate) struct Pace {
     speed: Speed,
     /// When the first packet was at hand.
     started: Option<Instant>,
@@ -70,7 +70,7 @@ pub(super) struct Pace {
 }
 
 impl Pace {
-    pub(super) fn new(speed: Speed) -> Self {
+    pub(crate) fn new(speed: Speed) -> Self {
         Self {
             speed,
             started: None,
@@ -81,18 +81,18 @@ impl Pace {
     }
 
     /// Whether nothing is ever waited for.
-    pub(super) fn is_max(&self) -> bool {
+    pub(crate) fn is_max(&self) -> bool {
         self.speed == Speed::Max
     }
 
     /// Begins another file: its first packet is due right after the last.
-    pub(super) fn restart(&mut self) {
+    pub(crate) fn restart(&mut self) {
         self.newest = None;
     }
 
     /// When the next packet, of this time, is due, in nanoseconds after the first.
     #[inline]
-    pub(super) fn due(&mut self, time: Timestamp) -> u64 {
+    pub(crate) fn due(&mut self, time: Timestamp) -> u64 {
         if self.is_max() {
             return 0;
         }
@@ -125,7 +125,7 @@ impl Pace {
 
     /// Which packets are due by now, as [`due`](Self::due) counts.
     #[inline]
-    pub(super) fn now(&self) -> u64 {
+    pub(crate) fn now(&self) -> u64 {
         if self.is_max() {
             return u64::MAX;
         }
@@ -133,7 +133,7 @@ impl Pace {
     }
 
     /// How long it is until `due`.
-    pub(super) fn left(&self, due: u64) -> Duration {
+    pub(crate) fn left(&self, due: u64) -> Duration {
         Duration::from_nanos(due.saturating_sub(self.now()))
     }
 }
