@@ -231,6 +231,14 @@ impl Batch {
         }
     }
 
+    /// The records in the last `left` bytes, as [`Records::left`] counted them.
+    pub(crate) fn records_in_last(&self, left: usize) -> Records<'_> {
+        Records {
+            rest: &self.bytes[self.len - left..self.len],
+            base_time: self.base_time,
+        }
+    }
+
     /// Forgets the records; memory and owner stay.
     pub fn clear(&mut self) {
         self.len = HEADER_LEN;
@@ -306,6 +314,13 @@ pub struct Record<'a> {
 pub struct Records<'a> {
     rest: &'a [u8],
     base_time: i64,
+}
+
+impl Records<'_> {
+    /// How many bytes of records are not read yet.
+    pub(crate) fn left(&self) -> usize {
+        self.rest.len()
+    }
 }
 
 impl<'a> Iterator for Records<'a> {

@@ -12,6 +12,8 @@ use std::time::{Duration, Instant};
 use crate::batch::Batch;
 use crate::counters::Failed;
 
+pub mod file;
+
 /// What became of the records of one batch; the counts add up to the batch's records.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Outcome {

@@ -1,0 +1,286 @@
+//! Batches of several workers, read as one sequence of records in the order of time.
+//!
+//! The rule: a record goes out when nothing older can come any more. What every worker promises
+//! ([`QueueCounters::watermark`]) says when that is; a batch that has waited too long for a promise, or
+//! that stands in the way of others, goes out all the same.
+
+use std::collections::VecDeque;
+use std::ops::ControlFlow;
+use std::sync::Arc;
+use std::sync::atomic::{Ordering, fence};
+use std::time::{Duration, Instant};
+
+use crate::batch::{Batch, Record};
+use crate::counters::{Failed, QueueCounters, QueueState};
+use crate::packet::Timestamp;
+use crate::sink::{Finished, Outcome};
+
+/// How long a batch waits for the promises of other workers.
+///
+/// Twenty times the age at which a worker hands a batch over: a worker that is later than this stands
+/// still, and the reader of a pipe should not stand with it.
+const PATIENCE: Duration = Duration::from_secs(1);
+
+/// Where a record came from: a worker, and a batch by its place among those held of that worker.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) struct Place {
+    lane: u16,
+    batch: u32,
+}
+
+/// What became of a record.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Fate {
+    /// Written in its order, or in that of its only worker.
+    Written,
+    /// Written after a later packet of another worker.
+    Late,
+    /// Not written.
+    Failed(Failed),
+}
+
+/// What became of some records of one batch.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) struct Settled {
+    pub(super) place: Place,
+    pub(super) records: u32,
+    pub(super) fate: Fate,
+}
+
+#[derive(Debug)]
+struct Held {
+    batch: Batch,
+    since: Instant,
+    left: usize,
+    outcome: Outcome,
+}
+
+/// The batches of one worker, oldest first.
+#[derive(Debug)]
+struct Lane {
+    counters: Arc<QueueCounters>,
+    taken: u64,
+    held: VecDeque<Held>,
+    /// The first batch with unread records; those before it wait to be settled.
+    reading: usize,
+    /// The time of the first unread record, where there is one.
+    head: u64,
+    promise: u64,
+}
+
+impl Lane {
+    fn unread(&self) -> Option<&Held> {
+        self.held.get(self.reading)
+    }
+
+    /// Samples the promise: no record that is not here yet is older.
+    ///
+    /// A worker counts a batch as handed over before it raises its watermark. Read in the other order,
+    /// a watermark that was raised after a hand-over comes with the count of it.
+    fn sample(&mut self) {
+        let over = matches!(self.counters.state(), QueueState::Ended | QueueState::Gone);
+        let watermark = self.counters.watermark.get();
+        fence(Ordering::Acquire);
+        self.promise = match self.counters.handed_batches.get() > self.taken {
+            true => 0,
+            false if over => u64::MAX,
+            false => watermark,
+        };
+    }
+
+    fn look_ahead(&mut self) {
+        let next = self
+            .held
+            .get(self.reading)
+            .and_then(|held| held.batch.records_in_last(held.left).next());
+        self.head = next.map_or(0, |record| time(&record).nanos());
+    }
+}
+
+/// The batches that a sink holds, of all its workers.
+#[derive(Debug)]
+pub(super) struct Merge {
+    lanes: Vec<Lane>,
+    hold: usize,
+    newest: u64,
+}
+
+impl Merge {
+    /// Merges the batches of these workers, by owner number; at most `hold` of each are held back.
+    pub(super) fn new(queues: Vec<Arc<QueueCounters>>, hold: usize) -> Self {
+        let lane = |counters| Lane {
+            counters,
+            taken: 0,
+            held: VecDeque::with_capacity(hold + 1),
+            reading: 0,
+            head: 0,
+            promise: 0,
+        };
+        Self {
+            lanes: queues.into_iter().map(lane).collect(),
+            hold: hold.max(1),
+            newest: 0,
+        }
+    }
+
+    /// Takes a batch of records.
+    pub(super) fn push(&mut self, batch: Batch, now: Instant) {
+        let lane = self
+            .lanes
+            .get_mut(usize::from(batch.owner()))
+            .expect("a batch belongs to a worker that the sink was made for");
+        lane.taken += 1;
+        lane.held.push_back(Held {
+            left: batch.records().left(),
+            batch,
+            since: now,
+            outcome: Outcome::default(),
+        });
+        if lane.reading + 1 == lane.held.len() {
+            lane.look_ahead();
+        }
+    }
+
+    /// Whether as many batches of one worker are held as may be.
+    pub(super) fn is_full(&self) -> bool {
+        self.lanes.iter().any(|lane| lane.held.len() >= self.hold)
+    }
+
+    /// Whether no batch is held.
+    pub(super) fn is_empty(&self) -> bool {
+        self.lanes.iter().all(|lane| lane.held.is_empty())
+    }
+
+    /// Gives every record that may go to `write`, with its place and whether it is late, until `write`
+    /// says that it wants no more now. `all` lets every record go.
+    pub(super) fn release(
+        &mut self,
+        now: Instant,
+        all: bool,
+        mut write: impl FnMut(Place, bool, &Record<'_>) -> ControlFlow<()>,
+    ) -> ControlFlow<()> {
+        self.lanes.iter_mut().for_each(Lane::sample);
+        while let Some((lane, bound)) = self.next_run(now, all) {
+            self.run(lane, bound, &mut write)?;
+        }
+        ControlFlow::Continue(())
+    }
+
+    /// The worker whose record is the oldest, and the time up to which its records may go.
+    fn next_run(&self, now: Instant, all: bool) -> Option<(usize, u64)> {
+        let mut oldest: Option<(usize, u64)> = None;
+        let mut bound = u64::MAX;
+        let mut promised = u64::MAX;
+        let mut forced = all;
+        for (number, lane) in self.lanes.iter().enumerate() {
+            let Some(held) = lane.unread() else {
+                promised = promised.min(lane.promise);
+                continue;
+            };
+            forced |= lane.held.len() - lane.reading >= self.hold;
+            forced |= now.saturating_duration_since(held.since) >= PATIENCE;
+            match oldest {
+                Some((_, time)) if time <= lane.head => bound = bound.min(lane.head),
+                _ => {
+                    bound = oldest.map_or(bound, |(_, time)| bound.min(time));
+                    oldest = Some((number, lane.head));
+                }
+            }
+        }
+        let (number, time) = oldest?;
+        if !forced {
+            bound = bound.min(promised);
+        }
+        (time <= bound).then_some((number, bound))
+    }
+
+    /// Writes records of one batch of this worker while they are not later than `bound`.
+    fn run(
+        &mut self,
+        number: usize,
+        bound: u64,
+        write: &mut impl FnMut(Place, bool, &Record<'_>) -> ControlFlow<()>,
+    ) -> ControlFlow<()> {
+        let several = self.lanes.len() > 1;
+        let lane = &mut self.lanes[number];
+        let place = Place {
+            lane: u16::try_from(number).expect("owners are numbered with 16 bits"),
+            batch: u32::try_from(lane.reading).expect("fewer batches are held than there are"),
+        };
+        let held = &mut lane.held[lane.reading];
+        let mut records = held.batch.records_in_last(held.left);
+        let mut flow = ControlFlow::Continue(());
+        loop {
+            held.left = records.left();
+            let Some(record) = records.next() else {
+                lane.reading += 1;
+                break;
+            };
+            let time = time(&record).nanos();
+            if flow.is_break() || time > bound {
+                lane.head = time;
+                return flow;
+            }
+            flow = write(place, several && time < self.newest, &record);
+            self.newest = self.newest.max(time);
+        }
+        lane.look_ahead();
+        flow
+    }
+
+    /// Notes what became of records that [`release`](Self::release) gave out.
+    pub(super) fn settle(&mut self, settled: Settled) {
+        let Settled {
+            place,
+            records,
+            fate,
+        } = settled;
+        let lane = &mut self.lanes[usize::from(place.lane)];
+        let outcome = &mut lane.held[place.batch as usize].outcome;
+        let records = u64::from(records);
+        match fate {
+            Fate::Written => outcome.delivered += records,
+            Fate::Late => {
+                outcome.delivered += records;
+                outcome.late += records;
+            }
+            Fate::Failed(why) => outcome.not_persisted[why as usize] += records,
+        }
+    }
+
+    /// Moves the batches that are read to `finished`; all their records must have been settled.
+    pub(super) fn take_finished(&mut self, finished: &mut Vec<Finished>) {
+        for lane in &mut self.lanes {
+            let read = lane.held.drain(..lane.reading);
+            finished.extend(read.map(|held| Finished {
+                batch: held.batch,
+                outcome: held.outcome,
+            }));
+            lane.reading = 0;
+        }
+    }
+
+    /// Gives up every record that is not read yet.
+    pub(super) fn abandon(&mut self, why: Failed) {
+        for lane in &mut self.lanes {
+            for held in lane.held.range_mut(lane.reading..) {
+                let left = held.batch.records_in_last(held.left).count() as u64;
+                held.outcome.not_persisted[why as usize] += left;
+                held.left = 0;
+            }
+            lane.reading = lane.held.len();
+        }
+    }
+}
+
+/// The time of a record; of one without the `rt` header, what its record says.
+#[inline]
+pub(super) fn time(record: &Record<'_>) -> Timestamp {
+    match record.info {
+        Some(info) => info.time,
+        None => {
+            let millis = u64::try_from(record.time).unwrap_or(0);
+            Timestamp::from_nanos(millis.saturating_mul(1_000_000))
+        }
+    }
+}
