@@ -10,3 +10,4 @@ pub mod record;
 pub mod ring;
 pub mod sink;
 pub mod source;
+pub mod xdp;

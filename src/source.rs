@@ -4,6 +4,8 @@
 //! driven by one worker thread; the backend is chosen once, at start, so that `recv` is generic
 //! code and no packet costs a virtual call.
 
+pub mod xsk;
+
 use std::io;
 use std::ops::ControlFlow;
 use std::time::Duration;
