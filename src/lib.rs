@@ -27,3 +27,4 @@ pub mod ring;
 pub mod sink;
 pub mod source;
 pub mod worker;
+pub mod xdp;

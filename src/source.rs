@@ -8,6 +8,7 @@ pub mod file;
 pub mod pace;
 pub mod pcap;
 pub mod synthetic;
+pub mod xsk;
 
 use std::io;
 use std::ops::ControlFlow;
