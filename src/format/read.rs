@@ -267,6 +267,10 @@ impl Reader {
     /// # Errors
     ///
     /// As [`advance`](Self::advance).
+    #[expect(
+        clippy::should_implement_trait,
+        reason = "a packet borrows from the reader, which an iterator cannot say"
+    )]
     #[inline]
     pub fn next(&mut self) -> Result<Option<RawPacket<'_>>, ReadError> {
         loop {
