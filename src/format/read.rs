@@ -262,7 +262,10 @@ impl Reader {
         }
     }
 
-    /// The next packet, or `None` at the end of the file. Waits for the other end of a pipe.
+    /// The next packet, or `None` at the end of the file.
+    ///
+    /// Waits for the other end of a pipe, signals or not; whoever must react to them calls
+    /// [`advance`](Self::advance) and [`wait`](Self::wait) instead.
     ///
     /// # Errors
     ///
