@@ -262,11 +262,18 @@ impl Reader {
         }
     }
 
-    /// The next packet, or `None` at the end of the file. Waits for the other end of a pipe.
+    /// The next packet, or `None` at the end of the file.
+    ///
+    /// Waits for the other end of a pipe, signals or not; whoever must react to them calls
+    /// [`advance`](Self::advance) and [`wait`](Self::wait) instead.
     ///
     /// # Errors
     ///
     /// As [`advance`](Self::advance).
+    #[expect(
+        clippy::should_implement_trait,
+        reason = "a packet borrows from the reader, which an iterator cannot say"
+    )]
     #[inline]
     pub fn next(&mut self) -> Result<Option<RawPacket<'_>>, ReadError> {
         loop {

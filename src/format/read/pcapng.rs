@@ -60,6 +60,14 @@ pub(super) struct Pcapng {
     described: usize,
 }
 
+/// An option of a block.
+struct Field<'a> {
+    code: u16,
+    value: &'a [u8],
+    /// The options behind it.
+    rest: &'a [u8],
+}
+
 /// The fixed fields of a packet, and where its bytes begin in the block.
 struct Fields {
     interface: usize,
@@ -86,7 +94,7 @@ impl Pcapng {
             Err(what) => return Parsed::Damaged(what),
         };
         let length = size(order.u32(head, 4));
-        if length < MIN_BLOCK || length % 4 != 0 || length > MAX_BLOCK {
+        if length < MIN_BLOCK || !length.is_multiple_of(4) || length > MAX_BLOCK {
             return Parsed::Damaged(format!(
                 "a block of length {length}: not a multiple of 4 from {MIN_BLOCK} to {MAX_BLOCK}"
             ));
@@ -216,7 +224,7 @@ impl Pcapng {
         };
         let (mut resolution, mut offset) = (None, 0);
         let mut options = &body[16..];
-        while let Some((code, value, rest)) = option(order, options)? {
+        while let Some(Field { code, value, rest }) = option(order, options)? {
             match (code, value.len()) {
                 (IF_NAME, _) => interface.name = text(value),
                 // The first byte says what follows: 0 a filter's text, 1 its byte code.
@@ -309,8 +317,8 @@ fn fixed(body: &[u8], length: usize) -> Result<(), String> {
     Ok(())
 }
 
-/// The first of `options` with its code, and what follows it; `None` after the last.
-fn option(order: Order, options: &[u8]) -> Result<Option<(u16, &[u8], &[u8])>, String> {
+/// The first of `options`; `None` after the last.
+fn option(order: Order, options: &[u8]) -> Result<Option<Field<'_>>, String> {
     if options.len() < 4 {
         return Ok(None);
     }
@@ -319,11 +327,15 @@ fn option(order: Order, options: &[u8]) -> Result<Option<(u16, &[u8], &[u8])>, S
         return Ok(None);
     }
     let length = usize::from(order.u16(options, 2));
-    let value = options.get(4..4 + length).ok_or_else(|| {
-        format!("option {code} of an interface runs {length} bytes past its block")
-    })?;
-    let rest = options.get(4 + length.next_multiple_of(4)..);
-    Ok(Some((code, value, rest.unwrap_or_default())))
+    let Some(value) = options.get(4..4 + length) else {
+        return Err(format!(
+            "option {code} of an interface has {length} bytes and runs past its block"
+        ));
+    };
+    let rest = options
+        .get(4 + length.next_multiple_of(4)..)
+        .unwrap_or_default();
+    Ok(Some(Field { code, value, rest }))
 }
 
 /// The text of an option; some writers end it with a zero.

@@ -345,7 +345,7 @@ fn records_and_blocks_of_impossible_lengths_are_damage() {
         let before = u64::try_from(made.bytes.len()).unwrap();
         made.u32(99).u32(length).raw(&[0; 64]);
         let (packets, error) = read(made.bytes);
-        assert_eq!(packets, [good.clone()], "length {length}");
+        assert_eq!(packets, std::slice::from_ref(&good), "length {length}");
         assert_eq!(offset(&error.unwrap()), before, "length {length}");
     }
 }
