@@ -19,6 +19,9 @@ pub const HEADER_LEN: usize = 61;
 /// value length 5, headers 33.
 pub const RECORD_OVERHEAD: usize = 68;
 
+/// The least that a record takes: of an empty packet, without headers.
+pub const LEAST_RECORD: usize = 15;
+
 const CRC_AT: usize = 17;
 const ATTRIBUTES_AT: usize = 21;
 const KEY_LEN: usize = 8;

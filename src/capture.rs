@@ -11,7 +11,7 @@ mod pipeline;
 mod signals;
 mod supervisor;
 
-use std::io::{self, IsTerminal};
+use std::io;
 use std::sync::Arc;
 use std::sync::mpsc;
 use std::time::{Duration, Instant};
@@ -23,8 +23,9 @@ use crate::control::{Allowance, Control};
 use crate::exit::Exit;
 use crate::filler::OneLinkType;
 use crate::interfaces::Interfaces;
-use crate::ledger::{Board, ExitClass, Ledger, LedgerError, Phase};
-use crate::metrics::{Metrics, MetricsError};
+use crate::ledger::{Board, ExitClass, LedgerError, Phase};
+use crate::counters::QueueCounters;
+use crate::metrics::{MetricsError, Server};
 use crate::packet::LinkType;
 use crate::progress::Progress;
 
@@ -100,11 +101,14 @@ pub fn run(config: &Config) -> Result<Exit, CaptureError> {
 
     let (sender, events) = mpsc::channel();
     signals::watch(sender.clone()).map_err(system("the signal thread"))?;
-    let _metrics = config.metrics.map(|address| Metrics::start(address, &board)).transpose()?;
+    let metrics = config.metrics.map(|address| Server::start(address, &board, &[]));
+    let _metrics = metrics.transpose()?;
     let control = Arc::new(Control::default());
     let shared = Shared { control: control.clone(), board: board.clone(), events: sender };
 
-    let sinks = output::open(config, workers, &interfaces, &board, inputs.names())?;
+    let queues: Vec<_> = (0..workers).map(|_| Arc::new(QueueCounters::default())).collect();
+    let names = inputs.names();
+    let sinks = output::open(config, &queues, &interfaces, &board, names, &control)?;
     let publishers = sinks.publishers();
     let rings = Rings::new(workers, publishers, config.batches).map_err(system("the rings"))?;
     sinks.publish(&rings, &shared).map_err(system("a publisher"))?;
@@ -115,7 +119,7 @@ pub fn run(config: &Config) -> Result<Exit, CaptureError> {
         allowance: config.count.map(|count| Arc::new(Allowance::new(count))),
         one_link_type: output::holds_one_link_type(config).then(OneLinkType::default),
     };
-    inputs.work(config, &terms, &plan, &rings, &shared)?;
+    inputs.work(config, &terms, &plan, &rings, &shared, &queues)?;
     if let Err(error) = inputs.attach() {
         control.stop(Duration::ZERO);
         control.set_workers_done();
@@ -162,7 +166,7 @@ impl Run<'_> {
     /// Reads the last ledger, shows it, writes it, and settles the exit code.
     fn finish(mut self, exit: Exit) -> Result<Exit, CaptureError> {
         self.say_link_types();
-        let mut ledger = Ledger::read(&self.board, Phase::Drained);
+        let mut ledger = self.board.snapshot(Phase::Drained);
         let class = match ledger.exit_class() {
             ExitClass::Clean => Exit::Done,
             ExitClass::LeftOver => Exit::LeftOver,
@@ -228,29 +232,7 @@ impl Capture for Run<'_> {
     }
 
     fn print(&mut self) {
-        let table = Ledger::read(&self.board, Phase::Running).table();
+        let table = self.board.snapshot(Phase::Running).table();
         crate::progress::print(&table);
     }
-}
-
-/// The name of the file that a capture without a sink writes: interface and time.
-fn default_file(names: &[String]) -> std::path::PathBuf {
-    let first = names.first().map_or("capture", String::as_str);
-    let safe: String = first
-        .rsplit('/')
-        .next()
-        .unwrap_or(first)
-        .chars()
-        .map(|c| if c.is_ascii_alphanumeric() || "._-".contains(c) { c } else { '_' })
-        .collect();
-    let now = time::OffsetDateTime::now_local().unwrap_or_else(|_| time::OffsetDateTime::now_utc());
-    let format = time::macros::format_description!("[year][month][day]-[hour][minute][second]");
-    let stamp = now.format(&format).unwrap_or_default();
-    format!("{safe}-{stamp}.pcapng").into()
-}
-
-/// Whether standard error is a terminal that somebody looks at.
-#[allow(dead_code)]
-fn watched() -> bool {
-    io::stderr().is_terminal()
 }

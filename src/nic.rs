@@ -6,6 +6,7 @@
 
 pub mod link;
 pub mod offload;
+pub mod promiscuous;
 pub mod table;
 
 mod ethtool;

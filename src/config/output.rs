@@ -2,10 +2,12 @@
 //!
 //! The rule: one capture has one sink, and every key that belongs to another is refused.
 
+use std::num::{NonZeroU32, NonZeroU64};
 use std::path::PathBuf;
-use std::time::Duration;
 
 use crate::cli::capture::{CaptureArgs, FileFormat};
+use crate::format::write::{Format, Fraction};
+use crate::sink::file::Rotation;
 
 use super::{ConfigError, Size, value};
 
@@ -15,13 +17,9 @@ pub struct FileOutput {
     /// Where, `-` for standard output; `None` for a name made of interface and time.
     pub path: Option<PathBuf>,
     /// Its format.
-    pub format: FileFormat,
-    /// Begin a new file at this many bytes.
-    pub rotate_size: Option<u64>,
-    /// Begin a new file every so many seconds.
-    pub rotate_every: Option<Duration>,
-    /// Keep this many.
-    pub rotate_files: Option<u32>,
+    pub format: Format,
+    /// When another file is begun.
+    pub rotation: Rotation,
 }
 
 /// Where batches go.
@@ -102,47 +100,39 @@ fn checked_topic(topic: String) -> Result<String, ConfigError> {
 }
 
 fn file_output(args: &CaptureArgs) -> Result<FileOutput, ConfigError> {
-    let extension = args
-        .write
-        .as_ref()
-        .and_then(|path| path.extension())
-        .and_then(|e| e.to_str());
-    let format = args.format.unwrap_or(match extension {
-        Some("pcap" | "cap" | "dmp") => FileFormat::Pcap,
-        _ => FileFormat::Pcapng,
-    });
-    let rotate_size = args.rotate_size.as_deref().map(rotate_size).transpose()?;
-    if args.rotate_seconds == Some(0) {
-        return Err(value("rotate-seconds", 0, "at least 1"));
-    }
-    if args.rotate_files == Some(0) {
-        return Err(value("rotate-files", 0, "at least 1"));
-    }
-    if args.rotate_files.is_some() && rotate_size.is_none() && args.rotate_seconds.is_none() {
+    let format = match (args.format, &args.write) {
+        (Some(FileFormat::Pcapng), _) => Format::Pcapng,
+        (Some(FileFormat::Pcap), _) => Format::Pcap(Fraction::Micros),
+        (Some(FileFormat::PcapNs), _) => Format::Pcap(Fraction::Nanos),
+        (None, Some(path)) => Format::of_path(path),
+        (None, None) => Format::Pcapng,
+    };
+    let rotation = Rotation {
+        size: args.rotate_size.as_deref().map(rotate_size).transpose()?,
+        seconds: args.rotate_seconds.map(|secs| positive("rotate-seconds", secs)).transpose()?,
+        files: match args.rotate_files.map(NonZeroU32::new) {
+            Some(None) => return Err(value("rotate-files", 0, "at least 1")),
+            files => files.flatten(),
+        },
+    };
+    if rotation.files.is_some() && !rotation.is_on() {
         return Err(ConfigError::Contradiction(
             "-W counts the files that -C or -G begin: give one of them".into(),
         ));
     }
-    let to_stdout = args
-        .write
-        .as_ref()
-        .is_some_and(|path| path.as_os_str() == "-");
-    if to_stdout && (rotate_size.is_some() || args.rotate_seconds.is_some()) {
-        return Err(ConfigError::Contradiction(
-            "standard output (-w -) cannot be rotated".into(),
-        ));
+    let to_stdout = args.write.as_ref().is_some_and(|path| path.as_os_str() == "-");
+    if to_stdout && rotation.is_on() {
+        return Err(ConfigError::Contradiction("standard output (-w -) cannot be rotated".into()));
     }
-    Ok(FileOutput {
-        path: args.write.clone(),
-        format,
-        rotate_size,
-        rotate_every: args.rotate_seconds.map(Duration::from_secs),
-        rotate_files: args.rotate_files,
-    })
+    Ok(FileOutput { path: args.write.clone(), format, rotation })
+}
+
+fn positive(key: &'static str, n: u64) -> Result<NonZeroU64, ConfigError> {
+    NonZeroU64::new(n).ok_or_else(|| value(key, n, "at least 1"))
 }
 
 /// A plain number counts millions of bytes, as tcpdump's `-C`.
-fn rotate_size(text: &str) -> Result<u64, ConfigError> {
+fn rotate_size(text: &str) -> Result<NonZeroU64, ConfigError> {
     let bytes = match text.parse::<u64>() {
         Ok(millions) => millions.saturating_mul(1_000_000),
         Err(_) => match text.parse::<Size>() {
@@ -153,5 +143,5 @@ fn rotate_size(text: &str) -> Result<u64, ConfigError> {
     if bytes < 1_000 {
         return Err(value("rotate-size", text, "at least 1000 bytes"));
     }
-    Ok(bytes)
+    positive("rotate-size", bytes)
 }

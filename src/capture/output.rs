@@ -1,0 +1,144 @@
+//! The sink of a capture: opened before any packet is taken, so that what is wrong with it is known first.
+
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+
+use tracing::info;
+
+use crate::config::{Config, FileOutput, Output};
+use crate::control::Control;
+use crate::counters::QueueCounters;
+use crate::exit::Exit;
+use crate::format::write::{Format, InterfaceTotals};
+use crate::interfaces::Interfaces;
+use crate::ledger::{Board, SinkKind};
+use crate::sink::discard::Discard;
+use crate::sink::file::{Destination, FileConfig, FileError, FileSink};
+
+use super::pipeline::{self, Rings, Shared};
+
+/// Why a sink was refused.
+#[derive(Debug, thiserror::Error)]
+pub enum OutputError {
+    /// The file cannot be written.
+    #[error(transparent)]
+    File(#[from] FileError),
+}
+
+impl OutputError {
+    /// The exit code that this error ends a run with.
+    pub(super) fn exit(&self) -> Exit {
+        match self {
+            Self::File(FileError::Start(_)) => Exit::Setup,
+            Self::File(_) => Exit::Usage,
+        }
+    }
+}
+
+/// The kind of sink that `config` names.
+pub(super) fn kind(config: &Config) -> SinkKind {
+    match config.output {
+        Output::Kafka { .. } => SinkKind::Librdkafka,
+        Output::File(_) => SinkKind::File,
+        Output::Discard => SinkKind::Discard,
+    }
+}
+
+/// Where it writes to: a topic or a path.
+pub(super) fn destination(config: &Config) -> String {
+    match &config.output {
+        Output::Kafka { topic, .. } => topic.clone(),
+        Output::File(file) => file.path.as_ref().map_or_else(String::new, |p| p.display().to_string()),
+        Output::Discard => String::new(),
+    }
+}
+
+/// Whether the sink can hold packets of one link type only.
+pub(super) fn holds_one_link_type(config: &Config) -> bool {
+    matches!(&config.output, Output::File(FileOutput { format: Format::Pcap(_), .. }))
+}
+
+/// The open sinks, one for each publisher.
+pub(super) enum Sinks {
+    /// A capture file.
+    File(Box<FileSink>),
+    /// Nothing is kept.
+    Discard,
+}
+
+impl Sinks {
+    /// How many publishers they take.
+    pub(super) fn publishers(&self) -> usize {
+        1
+    }
+
+    /// Starts their publishers.
+    pub(super) fn publish(self, rings: &Rings, shared: &Shared) -> std::io::Result<()> {
+        match self {
+            Self::File(sink) => pipeline::publish(vec![*sink], rings, shared),
+            Self::Discard => pipeline::publish(vec![Discard::default()], rings, shared),
+        }
+    }
+}
+
+/// Opens the sink for the workers that write to `queues`.
+pub(super) fn open(
+    config: &Config,
+    queues: &[Arc<QueueCounters>],
+    interfaces: &Interfaces,
+    board: &Board,
+    names: &[String],
+    control: &Arc<Control>,
+) -> Result<Sinks, OutputError> {
+    match &config.output {
+        Output::Kafka { .. } => todo!(),
+        Output::Discard => Ok(Sinks::Discard),
+        Output::File(file) => {
+            let path = file.path.clone().unwrap_or_else(|| default_path(names));
+            if file.path.is_none() {
+                info!(file = %path.display(), "no sink is named: writing a file");
+            }
+            let asked = control.clone();
+            let sink = FileSink::new(FileConfig {
+                destination: destination_of(path),
+                format: file.format,
+                rotation: file.rotation,
+                snaplen: u32::try_from(config.encoding.snaplen).unwrap_or(u32::MAX),
+                link_type: None,
+                interfaces: interfaces.clone(),
+                totals: totals(interfaces.clone(), board.clone()),
+                queues: queues.to_vec(),
+                hold: (config.batches / 2).max(1),
+                at_end: Arc::new(move || asked.ask()),
+            })?;
+            Ok(Sinks::File(Box::new(sink)))
+        }
+    }
+}
+
+fn destination_of(path: PathBuf) -> Destination {
+    if path == Path::new("-") { Destination::Stdout } else { Destination::Path(path) }
+}
+
+/// What an Interface Statistics Block says of an interface.
+fn totals(
+    interfaces: Interfaces,
+    board: Board,
+) -> Arc<dyn Fn(u16) -> Option<InterfaceTotals> + Send + Sync> {
+    Arc::new(move |number| {
+        let name = interfaces.get(number)?.name;
+        Some(board.interface_totals(&name))
+    })
+}
+
+/// The file that a capture without a sink writes: named by interface and time, in this folder.
+fn default_path(names: &[String]) -> PathBuf {
+    let name = names.first().map(Path::new).and_then(Path::file_stem);
+    let name = name.map_or("capture".into(), |name| name.to_string_lossy());
+    let plain = |c: char| if c.is_ascii_alphanumeric() || "._-".contains(c) { c } else { '_' };
+    let name: String = name.chars().map(plain).collect();
+    let now = time::OffsetDateTime::now_local().unwrap_or_else(|_| time::OffsetDateTime::now_utc());
+    let format = time::macros::format_description!("[year][month][day]-[hour][minute][second]");
+    let stamp = now.format(&format).expect("a date has all its parts");
+    format!("{name}-{stamp}.pcapng").into()
+}
