@@ -346,11 +346,8 @@ mod tests {
             queue.set_state(QueueState::Ended);
         }
         assert_eq!(fetch(&server, "/healthz").0, 200);
-        let stuck = std::iter::repeat_with(|| fetch(&server, "/healthz"));
-        let (_, body) = stuck
-            .skip_while(|(status, _)| *status == 200)
-            .next()
-            .unwrap();
+        let mut looks = std::iter::repeat_with(|| fetch(&server, "/healthz"));
+        let (_, body) = looks.find(|(status, _)| *status != 200).unwrap();
         assert_eq!(body, "not turning: rt-eth1 queue 0\n");
         queues[0].turns.add(1);
         assert_eq!(fetch(&server, "/healthz").0, 200);
