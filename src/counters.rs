@@ -52,18 +52,15 @@ pub enum Rejected {
     LinkType,
     /// Longer than a batch or than any reader takes.
     TooLong,
-    /// Longer than the interface can have received: merged by the NIC or by GRO.
-    Merged,
 }
 
 impl Reason for Rejected {
-    const ALL: &'static [Self] = &[Self::LinkType, Self::TooLong, Self::Merged];
+    const ALL: &'static [Self] = &[Self::LinkType, Self::TooLong];
 
     fn name(self) -> &'static str {
         match self {
             Self::LinkType => "link_type",
             Self::TooLong => "too_long",
-            Self::Merged => "merged",
         }
     }
 
@@ -190,7 +187,7 @@ pub struct QueueCounters {
     /// Packets beyond the count of `-c`.
     pub over_count: Counter,
     /// Packets not taken, by [`Rejected`].
-    pub rejected: [Counter; 3],
+    pub rejected: [Counter; 2],
     /// Packets written to a batch.
     pub batched: Counter,
     /// Their bytes as written.
@@ -203,6 +200,8 @@ pub struct QueueCounters {
     pub shed: Counter,
     /// Packets cut by the snap length; they are batched all the same.
     pub truncated: Counter,
+    /// Packets longer than the interface can have received: merged by the NIC or by GRO. Batched all the same.
+    pub merged: Counter,
     /// Packets whose time was raised to that of the packet before (live sources).
     pub clamped: Counter,
     /// Packets whose time is earlier than that of the packet before (files; nothing is changed).

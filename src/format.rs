@@ -5,6 +5,9 @@
 //!
 //! The formats are those of draft-ietf-opsawg-pcap and draft-ietf-opsawg-pcapng.
 
+pub mod read;
+pub mod write;
+
 /// The magic of a pcap file with microseconds.
 pub(crate) const PCAP_MICROS: u32 = 0xa1b2_c3d4;
 /// The magic of a pcap file with nanoseconds.

@@ -8,7 +8,7 @@ use std::sync::{Arc, RwLock};
 use crate::packet::LinkType;
 
 /// What readers of a capture want to know of an interface.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub struct Interface {
     /// Its name: of the device, or as a capture file gives it; may be empty for a file without names.
     pub name: String,

@@ -2,15 +2,28 @@
 //! frame where it went.
 
 pub mod batch;
+pub mod check;
+pub mod cli;
+pub mod config;
+pub mod control;
 pub mod counters;
+pub mod exit;
+pub mod filler;
+pub mod filter;
 pub mod format;
+pub mod frames;
+pub mod generate;
 pub mod histogram;
 pub mod interfaces;
+pub mod kafka;
 pub mod ledger;
 pub mod metrics;
+pub mod nic;
 pub mod packet;
 pub mod progress;
+pub mod publisher;
 pub mod record;
 pub mod ring;
 pub mod sink;
 pub mod source;
+pub mod worker;

@@ -4,11 +4,13 @@
 //! driven by one worker thread; the backend is chosen once, at start, so that `recv` is generic
 //! code and no packet costs a virtual call.
 
+pub mod file;
+
 use std::io;
 use std::ops::ControlFlow;
 use std::time::Duration;
 
-use crate::counters::QueueCounters;
+use crate::counters::{QueueCounters, QueueState};
 use crate::packet::Packet;
 
 /// What one [`Source::recv`] found.
@@ -76,6 +78,17 @@ pub trait Source {
     ///
     /// Called by the worker a few times a second and once after the drain; single writer.
     fn account(&mut self, counters: &QueueCounters);
+
+    /// Whether the link is up ([`QueueState::Up`]) or down for now ([`QueueState::Down`]).
+    fn state(&self) -> QueueState {
+        QueueState::Up
+    }
+
+    /// How old a packet can be when it is first offered although `recv` had nothing just before:
+    /// what the kernel holds back to fill a block, and the error of the clock.
+    fn lag(&self) -> Duration {
+        Duration::from_millis(1)
+    }
 
     /// Begins the drain: no packet that arrives after this call need be offered, every one that
     /// arrived before it is. After it, `recv` answers [`Burst::End`] once nothing is left and the

@@ -78,6 +78,7 @@ pub struct QueueReading {
     pub handed_batches: u64,
     pub shed: u64,
     pub truncated: u64,
+    pub merged: u64,
     pub clamped: u64,
     pub steps_back: u64,
     pub turns: u64,
@@ -100,6 +101,7 @@ impl QueueReading {
             over_count: counters.over_count.get(),
             filtered: counters.filtered.get(),
             truncated: counters.truncated.get(),
+            merged: counters.merged.get(),
             clamped: counters.clamped.get(),
             steps_back: counters.steps_back.get(),
             received: counters.received.get(),
@@ -141,7 +143,6 @@ impl QueueReading {
             let name = match reason {
                 Rejected::LinkType => "rejected_link_type",
                 Rejected::TooLong => "rejected_too_long",
-                Rejected::Merged => "rejected_merged",
             };
             ("worker", name, self.rejected[reason.index()])
         });

@@ -273,7 +273,7 @@ fn words(name: &str) -> &'static str {
         "pcap_if_dropped" => "dropped by the interface",
         "rejected_link_type" => "not the sink's link type",
         "rejected_too_long" => "longer than a batch takes",
-        "rejected_merged" => "merged by the NIC or GRO",
+        "merged" => "merged by the NIC or GRO",
         "shed" => "given up at exit, not published",
         "too_large" => "larger than the broker takes",
         "timed_out" => "not delivered in time",

@@ -77,6 +77,11 @@ const PER_QUEUE: [PerQueue; 19] = [
         |counts| counts.truncated,
     ),
     (
+        "ringtap_merged_packets_total",
+        "Packets longer than the interface can have received: merged by the NIC or by GRO.",
+        |counts| counts.merged,
+    ),
+    (
         "ringtap_clamped_packets_total",
         "Packets whose time was raised to that of the one before.",
         |counts| counts.clamped,

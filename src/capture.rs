@@ -1,0 +1,256 @@
+//! A capture from start to end: what is opened in which order, and closed in the reverse one.
+//!
+//! The rule: a start succeeds as a whole or leaves nothing behind, and each step that can fail says what
+//! it was doing. Interfaces are attached last and detached first, so that no packet is taken that nobody
+//! is there to receive.
+
+mod cpus;
+mod input;
+mod output;
+mod pipeline;
+mod signals;
+mod supervisor;
+
+use std::io::{self, IsTerminal};
+use std::sync::Arc;
+use std::sync::mpsc;
+use std::time::{Duration, Instant};
+
+use tracing::{debug, info, warn};
+
+use crate::config::{Config, ConfigError, Output};
+use crate::control::{Allowance, Control};
+use crate::exit::Exit;
+use crate::filler::OneLinkType;
+use crate::interfaces::Interfaces;
+use crate::ledger::{Board, ExitClass, Ledger, LedgerError, Phase};
+use crate::metrics::{Metrics, MetricsError};
+use crate::packet::LinkType;
+use crate::progress::Progress;
+
+use cpus::Plan;
+use input::{Inputs, InputError};
+use output::OutputError;
+use pipeline::{Rings, Shared};
+use supervisor::{Capture, Supervisor};
+
+/// Why a capture did not start, or why its ledger could not be written.
+#[derive(Debug, thiserror::Error)]
+pub enum CaptureError {
+    /// The configuration does not hold on this machine.
+    #[error(transparent)]
+    Config(#[from] ConfigError),
+    /// An input was refused.
+    #[error(transparent)]
+    Input(#[from] InputError),
+    /// The sink was refused.
+    #[error(transparent)]
+    Output(#[from] OutputError),
+    /// Metrics cannot be served.
+    #[error(transparent)]
+    Metrics(#[from] MetricsError),
+    /// The ledger cannot be written.
+    #[error(transparent)]
+    Ledger(#[from] LedgerError),
+    /// The system refused a thread, a descriptor or a signal mask.
+    #[error("starting {what}")]
+    System {
+        /// What was being started.
+        what: &'static str,
+        /// What the kernel said.
+        #[source]
+        cause: io::Error,
+    },
+}
+
+impl CaptureError {
+    /// The exit code that this error ends a run with.
+    pub fn exit(&self) -> Exit {
+        match self {
+            Self::Config(_) => Exit::Usage,
+            Self::Input(error) => error.exit(),
+            Self::Output(error) => error.exit(),
+            Self::Metrics(_) | Self::System { .. } => Exit::Setup,
+            Self::Ledger(_) => Exit::Failed,
+        }
+    }
+}
+
+fn system(what: &'static str) -> impl FnOnce(io::Error) -> CaptureError {
+    move |cause| CaptureError::System { what, cause }
+}
+
+/// Captures as `config` says, until the input ends, a limit is reached, or a signal comes.
+///
+/// Returns the exit code once the ledger is printed and written.
+pub fn run(config: &Config) -> Result<Exit, CaptureError> {
+    signals::block().map_err(system("the handling of signals"))?;
+    let interfaces = Interfaces::default();
+    let board = Board::new(output::kind(config), &output::destination(config));
+
+    let mut inputs = Inputs::open(config, &interfaces, &board)?;
+    let workers = inputs.feeds();
+    let plan = if inputs.is_live() || config.cpus.is_some() {
+        let plan = Plan::new(config.cpus.as_deref(), workers);
+        plan.map_err(|rule| ConfigError::cpus(config.cpus.as_deref(), rule))?
+    } else {
+        Plan::none()
+    };
+    plan.stay_off();
+
+    let (sender, events) = mpsc::channel();
+    signals::watch(sender.clone()).map_err(system("the signal thread"))?;
+    let _metrics = config.metrics.map(|address| Metrics::start(address, &board)).transpose()?;
+    let control = Arc::new(Control::default());
+    let shared = Shared { control: control.clone(), board: board.clone(), events: sender };
+
+    let sinks = output::open(config, workers, &interfaces, &board, inputs.names())?;
+    let publishers = sinks.publishers();
+    let rings = Rings::new(workers, publishers, config.batches).map_err(system("the rings"))?;
+    sinks.publish(&rings, &shared).map_err(system("a publisher"))?;
+    board.set_connected(true);
+
+    let progress = (!config.quiet).then(|| Progress::start(&board)).flatten();
+    let terms = Terms {
+        allowance: config.count.map(|count| Arc::new(Allowance::new(count))),
+        one_link_type: output::holds_one_link_type(config).then(OneLinkType::default),
+    };
+    inputs.work(config, &terms, &plan, &rings, &shared)?;
+    if let Err(error) = inputs.attach() {
+        control.stop(Duration::ZERO);
+        control.set_workers_done();
+        rings.wake();
+        return Err(error.into());
+    }
+    board.set_attached(true);
+    let _ = sd_notify::notify(&[sd_notify::NotifyState::Ready]);
+
+    let mut run = Run { config, inputs, rings, board: board.clone(), control, interfaces, warned: false };
+    run.say_link_types();
+    let supervisor = Supervisor {
+        events,
+        workers,
+        live: if run.inputs.is_live() { workers } else { 0 },
+        publishers,
+        until: config.duration.map(|limit| Instant::now() + limit),
+        stats: config.stats,
+    };
+    let exit = supervisor.run(&mut run);
+    drop(progress);
+    run.finish(exit)
+}
+
+/// What all workers of a capture share.
+#[derive(Debug)]
+struct Terms {
+    allowance: Option<Arc<Allowance>>,
+    one_link_type: Option<OneLinkType>,
+}
+
+/// A capture that runs.
+struct Run<'a> {
+    config: &'a Config,
+    inputs: Inputs,
+    rings: Rings,
+    board: Board,
+    control: Arc<Control>,
+    interfaces: Interfaces,
+    warned: bool,
+}
+
+impl Run<'_> {
+    /// Reads the last ledger, shows it, writes it, and settles the exit code.
+    fn finish(mut self, exit: Exit) -> Result<Exit, CaptureError> {
+        self.say_link_types();
+        let mut ledger = Ledger::read(&self.board, Phase::Drained);
+        let class = match ledger.exit_class() {
+            ExitClass::Clean => Exit::Done,
+            ExitClass::LeftOver => Exit::LeftOver,
+        };
+        let exit = exit.and(class);
+        ledger.exit_code = Some(exit.code());
+        if !self.config.quiet {
+            eprint!("{}", ledger.table());
+        }
+        info!("{}", ledger.summary());
+        if let Some(path) = &self.config.ledger {
+            ledger.write(path)?;
+        }
+        Ok(exit)
+    }
+
+    /// Warns once when packets that are not Ethernet go to Kafka.
+    fn say_link_types(&mut self) {
+        if self.warned || !matches!(self.config.output, Output::Kafka { .. }) {
+            return;
+        }
+        let count = u16::try_from(self.interfaces.len()).unwrap_or(u16::MAX);
+        let other = (0..count)
+            .filter_map(|number| self.interfaces.get(number))
+            .find(|interface| interface.link_type != LinkType::ETHERNET);
+        if let Some(interface) = other {
+            self.warned = true;
+            warn!(
+                interface = interface.name,
+                link_type = %interface.link_type,
+                "not Ethernet: the packets go to Kafka as they are, and Metron's readers will take them \
+                 for Ethernet; with --record-headers each record tells its link type"
+            );
+        }
+    }
+}
+
+impl Capture for Run<'_> {
+    fn asked(&self) -> bool {
+        self.control.asked()
+    }
+
+    fn stop(&mut self) {
+        let _ = sd_notify::notify(&[sd_notify::NotifyState::Stopping]);
+        self.board.set_attached(false);
+        self.inputs.detach();
+        self.control.stop(self.config.drain);
+        debug!(limit = ?self.config.drain, "draining");
+    }
+
+    fn abandon(&mut self) {
+        self.control.stop(Duration::ZERO);
+        self.rings.wake();
+    }
+
+    fn workers_done(&mut self) {
+        self.control.set_workers_done();
+        self.rings.wake();
+    }
+
+    fn progress(&mut self) {
+        self.say_link_types();
+    }
+
+    fn print(&mut self) {
+        let table = Ledger::read(&self.board, Phase::Running).table();
+        crate::progress::print(&table);
+    }
+}
+
+/// The name of the file that a capture without a sink writes: interface and time.
+fn default_file(names: &[String]) -> std::path::PathBuf {
+    let first = names.first().map_or("capture", String::as_str);
+    let safe: String = first
+        .rsplit('/')
+        .next()
+        .unwrap_or(first)
+        .chars()
+        .map(|c| if c.is_ascii_alphanumeric() || "._-".contains(c) { c } else { '_' })
+        .collect();
+    let now = time::OffsetDateTime::now_local().unwrap_or_else(|_| time::OffsetDateTime::now_utc());
+    let format = time::macros::format_description!("[year][month][day]-[hour][minute][second]");
+    let stamp = now.format(&format).unwrap_or_default();
+    format!("{safe}-{stamp}.pcapng").into()
+}
+
+/// Whether standard error is a terminal that somebody looks at.
+#[allow(dead_code)]
+fn watched() -> bool {
+    io::stderr().is_terminal()
+}

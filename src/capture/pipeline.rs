@@ -1,0 +1,129 @@
+//! The threads of a capture: publishers first, then workers, with the rings between them.
+//!
+//! The rule: every thread tells the supervisor when it ends and how; none is joined before that.
+
+use std::io;
+use std::sync::Arc;
+use std::sync::mpsc::Sender;
+use std::thread;
+
+use crate::batch::Batch;
+use crate::config::Config;
+use crate::control::Control;
+use crate::counters::{PublisherCounters, QueueCounters};
+use crate::filler::{Filler, Rules};
+use crate::histogram::Histogram;
+use crate::ledger::{Board, PublisherEntry};
+use crate::publisher::Publisher;
+use crate::ring::{Ready, Spent};
+use crate::sink::Sink;
+use crate::source::Source;
+use crate::worker::Worker;
+
+use super::cpus;
+use super::supervisor::Event;
+
+/// The rings between `workers` workers and `publishers` publishers.
+///
+/// Worker `w` hands its batches to publisher `w % publishers`.
+#[derive(Debug)]
+pub(super) struct Rings {
+    ready: Vec<Ready>,
+    spent: Vec<Spent>,
+    batches: usize,
+}
+
+impl Rings {
+    /// Rings in which every worker owns `batches` batches.
+    pub(super) fn new(workers: usize, publishers: usize, batches: usize) -> io::Result<Self> {
+        let ready = (0..publishers)
+            .map(|at| Ready::new((at..workers).step_by(publishers).count() * batches))
+            .collect::<io::Result<_>>()?;
+        let spent = (0..workers).map(|_| Spent::new(batches)).collect();
+        Ok(Self { ready, spent, batches })
+    }
+
+    /// Wakes every publisher.
+    pub(super) fn wake(&self) {
+        self.ready.iter().for_each(|ready| ready.wake().wake());
+    }
+}
+
+/// What every thread of a capture is given.
+#[derive(Clone, Debug)]
+pub(super) struct Shared {
+    /// The flags.
+    pub(super) control: Arc<Control>,
+    /// The register of counters.
+    pub(super) board: Board,
+    /// Where to say how it ended.
+    pub(super) events: Sender<Event>,
+}
+
+/// Starts one publisher for each of `sinks`.
+pub(super) fn publish<K>(sinks: Vec<K>, rings: &Rings, shared: &Shared) -> io::Result<()>
+where
+    K: Sink + Send + 'static,
+{
+    for (at, (sink, ready)) in sinks.into_iter().zip(&rings.ready).enumerate() {
+        let counters = Arc::new(PublisherCounters::default());
+        let (recorder, latency) = Histogram::new();
+        shared.board.add_publisher(PublisherEntry { counters: counters.clone(), latency });
+        let spent = rings.spent.clone();
+        let publisher = Publisher::new(ready.clone(), spent, sink, counters, recorder);
+        let Shared { control, events, .. } = shared.clone();
+        thread::Builder::new().name(format!("publisher-{at}")).spawn(move || {
+            let outcome = publisher.run(&control);
+            let _ = events.send(Event::PublisherEnded(outcome));
+        })?;
+    }
+    Ok(())
+}
+
+/// What is particular to one worker.
+#[derive(Debug)]
+pub(super) struct Post {
+    /// Its number.
+    pub(super) worker: usize,
+    /// Interface and queue, for messages and the thread's name.
+    pub(super) label: String,
+    /// The core it is pinned to.
+    pub(super) core: Option<usize>,
+    /// How it treats packets.
+    pub(super) rules: Rules,
+    /// Its counters.
+    pub(super) counters: Arc<QueueCounters>,
+    /// Its latencies, arrival to batch.
+    pub(super) latency: crate::histogram::Recorder,
+}
+
+/// Starts the worker of one source. Its batches are made on its own thread, on its own core's node.
+pub(super) fn work<S>(
+    source: S,
+    post: Post,
+    config: &Config,
+    rings: &Rings,
+    shared: &Shared,
+) -> io::Result<()>
+where
+    S: Source + Send + 'static,
+{
+    let ready = rings.ready[post.worker % rings.ready.len()].clone();
+    let spent = rings.spent[post.worker].clone();
+    let owner = u16::try_from(post.worker).map_err(|_| io::Error::other("65,536 workers at most"))?;
+    let (size, batches) = (config.batch_size, rings.batches);
+    let Shared { control, events, .. } = shared.clone();
+    thread::Builder::new().name(format!("worker-{}", post.worker)).spawn(move || {
+        let Post { worker, label, core, rules, counters, latency } = post;
+        if let Some(core) = core
+            && let Err(cause) = cpus::pin(core)
+        {
+            tracing::warn!(worker, core, %cause, "a worker is not pinned");
+        }
+        let batches = (0..batches).map(|_| Batch::new(size, owner)).collect();
+        let filler = Filler::new(rules, counters.clone(), batches, ready, spent, latency);
+        let outcome = Worker::new(source, filler, counters).run(&control);
+        let _ = events.send(Event::WorkerEnded { label, outcome });
+    })?;
+    Ok(())
+}

@@ -1,0 +1,22 @@
+//! Log lines: on standard error, for people or as JSON.
+
+use tracing::level_filters::LevelFilter;
+use tracing_subscriber::fmt::time::SystemTime;
+
+use crate::cli::capture::LogFormat;
+
+/// Begins to log. `verbose` counts `-v`; `quiet` leaves errors only. A second call changes nothing.
+pub fn init(format: LogFormat, verbose: u8, quiet: bool) {
+    let level = match (quiet, verbose) {
+        (true, _) => LevelFilter::ERROR,
+        (false, 0) => LevelFilter::INFO,
+        (false, 1) => LevelFilter::DEBUG,
+        (false, _) => LevelFilter::TRACE,
+    };
+    let builder =
+        tracing_subscriber::fmt().with_max_level(level).with_writer(std::io::stderr).with_target(false);
+    let _ = match format {
+        LogFormat::Text => builder.with_timer(SystemTime).try_init(),
+        LogFormat::Json => builder.json().flatten_event(true).try_init(),
+    };
+}
