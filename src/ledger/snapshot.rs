@@ -232,6 +232,7 @@ fn remarks(queues: &[QueueLine], publishers: &[PublisherReading]) -> Counts {
     let sum = |count: fn(&QueueReading) -> u64| queues.iter().map(|q| count(&q.counts)).sum();
     Counts(vec![
         ("truncated", sum(|counts| counts.truncated)),
+        ("merged", sum(|counts| counts.merged)),
         ("clamped", sum(|counts| counts.clamped)),
         ("steps_back", sum(|counts| counts.steps_back)),
         (

@@ -35,7 +35,7 @@ pub(super) fn text(board: &Board, ledger: &Ledger) -> String {
 /// Counters of a queue: name, help, value.
 type PerQueue = (&'static str, &'static str, fn(&QueueReading) -> u64);
 
-const PER_QUEUE: [PerQueue; 19] = [
+const PER_QUEUE: [PerQueue; 20] = [
     (
         "ringtap_redirected_packets_total",
         "Frames the XDP program redirected to the socket.",
