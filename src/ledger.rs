@@ -1,10 +1,10 @@
 //! The ledger: where every frame went, and whether the sums are right.
 //!
-//! The rule: it only reads. It is built from the [`Board`] by reading each counter downstream first,
-//! it evaluates the equations, and it is never corrected: what does not add up is shown.
+//! The rule: it only reads. It is built from the [`Board`] by reading each counter downstream
+//! first, it evaluates the equations, and it is never corrected: what does not add up is shown.
 //!
-//! `seen = delivered + unconfirmed + failed + dropped + aside` holds after a drain; the equations of
-//! `equations` say between which two points a frame is missing where it does not.
+//! `seen = delivered + unconfirmed + failed + dropped + aside` holds after a drain; the equations
+//! of `equations` say between which two points a frame is missing where it does not.
 
 mod board;
 mod equations;

@@ -1,8 +1,8 @@
 //! The equations of the ledger, each with what it leaves over.
 //!
-//! The rule: no term is computed as a difference of others. What is on its way while the sensor runs
-//! (in a ring, in an open batch, in flight) is no term either: it is what an equation leaves over,
-//! and must lie between nothing and the room there is for it. After a drain it must be nothing.
+//! The rule: no term is computed as a difference of others. What is on its way while the sensor
+//! runs (in a ring, in an open batch, in flight) is no term either: it is what an equation leaves
+//! over, and must lie between nothing and the room there is for it. After a drain it must be nothing.
 //!
 //! ```text
 //! (1) xdp seen      = redirected + passed + filtered in XDP + aborted           per queue
@@ -16,8 +16,8 @@
 //! ```
 //!
 //! The two lines of (4) add up to `batched = published + in rings + shed`; apart, they say on which
-//! side of the ring a record went missing. (1) and (2) exist for AF_XDP only: libpcap and files start
-//! at `received`.
+//! side of the ring a record went missing. (1) and (2) exist for AF_XDP only: libpcap and files
+//! start at `received`.
 
 use serde::Serialize;
 

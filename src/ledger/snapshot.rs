@@ -1,6 +1,7 @@
 //! Reading the board into a ledger.
 //!
-//! The rule: publishers before workers before the kernel, twice; sums are taken from the first reading.
+//! The rule: publishers before workers before the kernel, twice; sums are taken from the first
+//! reading.
 
 use std::sync::atomic::{Ordering, fence};
 use std::time::SystemTime;

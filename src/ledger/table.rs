@@ -1,8 +1,8 @@
 //! The ledger as a table for people.
 //!
-//! The rule: every row adds up, `in = queued + out + aside + drops`, and `out` of a row is `in` of the
-//! next; where it is not, a line below says how many packets are in no place. No line is longer than
-//! 80 columns, with counts up to 10^12.
+//! The rule: every row adds up, `in = queued + out + aside + drops`, and `out` of a row is `in` of
+//! the next; where it is not, a line below says how many packets are in no place. No line is longer
+//! than 80 columns, with counts up to 10^12.
 
 use std::fmt::Write;
 
