@@ -1,10 +1,10 @@
 //! The ledger: where every frame went, and whether the sums are right.
 //!
-//! The rule: it only reads. It is built from the [`Board`] by reading each counter downstream first,
-//! it evaluates the equations, and it is never corrected: what does not add up is shown.
+//! The rule: it only reads. It is built from the [`Board`] by reading each counter downstream
+//! first, it evaluates the equations, and it is never corrected: what does not add up is shown.
 //!
-//! `seen = delivered + unconfirmed + failed + dropped + aside` holds after a drain; the equations of
-//! `equations` say between which two points a frame is missing where it does not.
+//! `seen = delivered + unconfirmed + failed + dropped + aside` holds after a drain; the equations
+//! of `equations` say between which two points a frame is missing where it does not.
 
 mod board;
 mod equations;
@@ -260,8 +260,8 @@ pub(crate) mod tests {
             counters.filtered.add(40 * unit);
             counters.over_count.add(30 * unit);
             counters.rejected[Rejected::LinkType as usize].add(20 * unit);
-            counters.rejected[Rejected::TooLong as usize].add(6 * unit);
-            counters.rejected[Rejected::Merged as usize].add(4 * unit);
+            counters.rejected[Rejected::TooLong as usize].add(10 * unit);
+            counters.merged.add(unit);
             counters.batched.add(700 * unit);
             counters.handed.add(690 * unit);
             counters.shed.add(10 * unit);
@@ -358,7 +358,7 @@ pub(crate) mod tests {
         assert_eq!(json["interfaces"][1]["attach"], serde_json::Value::Null);
         assert_eq!(json["queues"][1]["queue"], 1);
         assert_eq!(json["queues"][1]["state"], "up");
-        assert_eq!(json["queues"][1]["rejected"]["merged"], 4);
+        assert_eq!(json["queues"][1]["rejected"]["too_long"], 10);
         assert!(json["cpu_seconds"]["user"].is_f64() && json["cpu_seconds"]["system"].is_f64());
         for quantile in ["p50", "p99", "p999", "max"] {
             assert!(json["latency_ns"]["arrival_to_batch"][quantile].as_u64() > Some(690_000));

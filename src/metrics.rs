@@ -1,8 +1,8 @@
 //! The HTTP endpoint: `/metrics`, `/ledger`, `/healthz`, `/readyz`.
 //!
-//! The rule: it can only read, and what clients can cost is bounded. One thread serves them, with the
-//! lowest priority and off the capture cores; at most 16 connections at a time, 100 new ones a second,
-//! one request each, five seconds for all of it.
+//! The rule: it can only read, and what clients can cost is bounded. One thread serves them, with
+//! the lowest priority and off the capture cores; at most 16 connections at a time, 100 new ones a
+//! second, one request each, five seconds for all of it.
 
 mod families;
 mod health;
@@ -77,9 +77,9 @@ pub struct Server {
 impl Server {
     /// Listens on `address` and serves what `board` holds.
     ///
-    /// The serving thread runs on `cores`, or wherever the caller runs where that is empty. When this
-    /// returns, connections are being accepted. An address off the loopback is warned of: there is
-    /// neither encryption nor a password.
+    /// The serving thread runs on `cores`, or wherever the caller runs where that is empty. When
+    /// this returns, connections are being accepted. An address off the loopback is warned of:
+    /// there is neither encryption nor a password.
     pub fn start(
         address: SocketAddr,
         board: &Board,
@@ -346,11 +346,8 @@ mod tests {
             queue.set_state(QueueState::Ended);
         }
         assert_eq!(fetch(&server, "/healthz").0, 200);
-        let stuck = std::iter::repeat_with(|| fetch(&server, "/healthz"));
-        let (_, body) = stuck
-            .skip_while(|(status, _)| *status == 200)
-            .next()
-            .unwrap();
+        let mut looks = std::iter::repeat_with(|| fetch(&server, "/healthz"));
+        let (_, body) = looks.find(|(status, _)| *status != 200).unwrap();
         assert_eq!(body, "not turning: rt-eth1 queue 0\n");
         queues[0].turns.add(1);
         assert_eq!(fetch(&server, "/healthz").0, 200);

@@ -71,6 +71,7 @@ impl<S: Source> Worker<S> {
         let outcome = self.receive(control);
         self.filler.finish(Instant::now());
         self.source.account(&self.counters);
+        self.counters.accounted.set(self.counters.received.get());
         self.counters.watermark.set(u64::MAX);
         self.counters.set_state(match outcome {
             Err(SourceError::Gone { .. }) => QueueState::Gone,
@@ -114,6 +115,7 @@ impl<S: Source> Worker<S> {
         if now.duration_since(self.accounted) >= ACCOUNT_EVERY {
             self.accounted = now;
             self.source.account(&self.counters);
+            self.counters.accounted.set(self.counters.received.get());
             self.publish_state();
         }
         self.filler.close_if_due(now);

@@ -1,6 +1,7 @@
 //! Reading the board into a ledger.
 //!
-//! The rule: publishers before workers before the kernel, twice; sums are taken from the first reading.
+//! The rule: publishers before workers before the kernel, twice; sums are taken from the first
+//! reading.
 
 use std::sync::atomic::{Ordering, fence};
 use std::time::SystemTime;
@@ -247,4 +248,74 @@ fn remarks(queues: &[QueueLine], publishers: &[PublisherReading]) -> Counts {
 fn rfc3339(time: SystemTime) -> String {
     let formatted = OffsetDateTime::from(time).format(&Rfc3339);
     formatted.unwrap_or_default()
+}
+
+#[cfg(test)]
+mod tests {
+    use std::sync::Arc;
+    use std::sync::mpsc::sync_channel;
+    use std::thread;
+
+    use super::*;
+    use crate::counters::{PublisherCounters, QueueCounters};
+    use crate::ledger::{InterfaceEntry, PublisherEntry, SinkKind};
+
+    const BURST: u64 = 64;
+    const BATCH: u64 = 4 * BURST;
+    const DEPTH: usize = 8;
+
+    #[test]
+    fn a_ledger_read_under_load_balances_every_time() {
+        let board = Board::new(SinkKind::Discard, "");
+        let (queue, publisher) = (Arc::<QueueCounters>::default(), Arc::default());
+        let interface = board.add_interface(InterfaceEntry {
+            name: "synthetic".into(),
+            mode: Mode::Synthetic,
+            zero_copy: false,
+            attach: None,
+        });
+        board.add_queue(QueueEntry {
+            interface,
+            queue: 0,
+            worker: 0,
+            cpu: None,
+            ring: BURST,
+            records: BATCH * (u64::try_from(DEPTH).unwrap() + 3),
+            counters: Arc::clone(&queue),
+            latency: Histogram::new().1,
+        });
+        board.add_publisher(PublisherEntry {
+            counters: Arc::clone(&publisher),
+            latency: Histogram::new().1,
+        });
+        let (push, pop) = sync_channel(DEPTH);
+        let worker = thread::spawn(move || {
+            for _ in 0..200_000 {
+                for _ in 0..BATCH / BURST {
+                    queue.received.add(BURST);
+                    queue.batched.add(BURST);
+                }
+                queue.handed.add(BATCH);
+                push.send(BATCH).unwrap();
+            }
+        });
+        let publish = move |publisher: &PublisherCounters| {
+            for records in pop {
+                publisher.published.add(records);
+                publisher.delivered.add(records);
+            }
+        };
+        let publishing = thread::spawn(move || publish(&publisher));
+        let mut looks = 0_u32;
+        while !publishing.is_finished() {
+            let ledger = board.snapshot(Phase::Running);
+            assert!(ledger.balanced, "look {looks}: {:?}", ledger.equations);
+            looks += 1;
+        }
+        worker.join().unwrap();
+        publishing.join().unwrap();
+        let ledger = board.snapshot(Phase::Drained);
+        assert!(ledger.balanced && looks > 0, "{:?}", ledger.equations);
+        assert_eq!(ledger.total.delivered, 200_000 * BATCH);
+    }
 }

@@ -1,8 +1,8 @@
 //! The ledger as a table for people.
 //!
-//! The rule: every row adds up, `in = queued + out + aside + drops`, and `out` of a row is `in` of the
-//! next; where it is not, a line below says how many packets are in no place. No line is longer than
-//! 80 columns, with counts up to 10^12.
+//! The rule: every row adds up, `in = queued + out + aside + drops`, and `out` of a row is `in` of
+//! the next; where it is not, a line below says how many packets are in no place. No line is longer
+//! than 80 columns, with counts up to 10^12.
 
 use std::fmt::Write;
 
@@ -99,8 +99,12 @@ impl Ledger {
         let parts = parts.chain(failed).chain([possible]);
         let parts = parts.chain(self.aside.0.iter().copied());
         let parts = parts.chain(self.remarks.0.iter().copied());
-        for (name, count) in parts.filter(|(_, count)| *count > 0) {
-            let _ = writeln!(text, "  {} {name}: {}", number(count, true), words(name));
+        let told: Vec<_> = parts.filter(|(_, count)| *count > 0).collect();
+        let digits = told.iter().map(|(_, count)| number(*count, true).len());
+        let width = digits.max().unwrap_or(0);
+        for (name, count) in told {
+            let (count, words) = (number(count, true), words(name));
+            let _ = writeln!(text, "  {count:>width$} {name:18}  {words}");
         }
         for equation in self
             .equations
@@ -239,7 +243,7 @@ pub(crate) fn number(value: u64, grouping: bool) -> String {
     }
     let mut text = String::new();
     for (at, digit) in digits.char_indices() {
-        if at > 0 && (digits.len() - at) % 3 == 0 {
+        if at > 0 && (digits.len() - at).is_multiple_of(3) {
             text.push(',');
         }
         text.push(digit);
@@ -367,7 +371,7 @@ mod tests {
             .flat_map(|list| list.0.iter().map(|(name, _)| *name));
         let names = names.chain(Failed::ALL.iter().map(|reason| reason.name()));
         for name in names.chain(["possibly_persisted"]) {
-            assert!(table.contains(&format!(" {name}: ")), "{name}\n{table}");
+            assert!(table.contains(&format!(" {name:18}  ")), "{name}\n{table}");
             assert_ne!(words(name), words("?"), "{name}");
             assert!(words(name).len() <= 38, "{name}");
         }

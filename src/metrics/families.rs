@@ -342,7 +342,7 @@ struct Families(Vec<MetricFamily>);
 
 impl Families {
     fn open(&mut self, name: &str, help: &str, kind: MetricType) {
-        let mut family = MetricFamily::new();
+        let mut family = MetricFamily::default();
         family.set_name(name.to_owned());
         family.set_help(help.to_owned());
         family.set_field_type(kind);
@@ -354,19 +354,19 @@ impl Families {
     }
 
     fn gauge(&mut self, labels: Labels<'_>, value: u64) {
-        let mut gauge = Gauge::new();
+        let mut gauge = Gauge::default();
         gauge.set_value(float(value));
         self.push(labels, |metric| metric.set_gauge(gauge));
     }
 
     fn histogram(&mut self, stage: &str, of: &Quantiles) {
         let buckets = BOUNDS.iter().zip(of.buckets).map(|(bound, packets)| {
-            let mut bucket = Bucket::new();
+            let mut bucket = Bucket::default();
             bucket.set_upper_bound(*bound);
             bucket.set_cumulative_count(packets);
             bucket
         });
-        let mut histogram = Histogram::new();
+        let mut histogram = Histogram::default();
         histogram.set_bucket(buckets.collect());
         histogram.set_sample_count(of.count);
         histogram.set_sample_sum(of.sum);
@@ -377,7 +377,7 @@ impl Families {
 
     fn push(&mut self, labels: Labels<'_>, set: impl FnOnce(&mut Metric)) {
         let pairs = labels.iter().map(|(name, value)| {
-            let mut pair = LabelPair::new();
+            let mut pair = LabelPair::default();
             pair.set_name((*name).to_owned());
             pair.set_value((*value).to_owned());
             pair
@@ -390,7 +390,7 @@ impl Families {
 }
 
 fn counter(value: f64) -> Counter {
-    let mut counter = Counter::new();
+    let mut counter = Counter::default();
     counter.set_value(value);
     counter
 }

@@ -1,7 +1,7 @@
 //! Whether every worker still turns.
 //!
-//! The rule: a worker is judged by its own counter of turns and by nothing it says of itself. One that
-//! has ended, or whose device is gone, is not expected to turn.
+//! The rule: a worker is judged by its own counter of turns and by nothing it says of itself. One
+//! that has ended, or whose device is gone, is not expected to turn.
 
 use std::time::{Duration, Instant};
 

@@ -15,7 +15,8 @@ use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 use tokio::time::{Sleep, sleep};
 
-/// Connections at a time: some Prometheus servers, a probe, a person or two. Others wait their turn.
+/// Connections at a time: some Prometheus servers, a probe, a person or two. Others wait their
+/// turn.
 pub(super) const CONNECTIONS: usize = 16;
 /// The life of a connection: half of what Prometheus waits for an answer by default.
 pub(super) const LIFE: Duration = Duration::from_secs(5);

@@ -6,7 +6,8 @@
 use nix::sched::{CpuSet, sched_setaffinity};
 use nix::unistd::Pid;
 
-/// The weakest priority there is: a fortieth of what a capture thread gets on a shared core.
+/// The weakest priority there is: weight 15 against 1,024 (`sched_prio_to_weight`,
+/// kernel/sched/core.c).
 const NICENESS: i32 = 19;
 
 /// Gives the calling thread the weakest priority, and `cores` to run on where there are any.
