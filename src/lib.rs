@@ -3,6 +3,7 @@
 
 pub mod batch;
 pub mod check;
+pub mod cli;
 pub mod counters;
 pub mod format;
 pub mod frames;
