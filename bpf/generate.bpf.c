@@ -26,6 +26,8 @@
 #define ROOM (ENTRY - 4 * sizeof(__u32))
 /* A bulk of the kernel (DEV_MAP_BULK_SIZE) is 16; at most that, and one, can come back at once. */
 #define OPEN 64
+/* Binary digits after the point of a time, so that many small intervals add up right. */
+#define FRACTION 12
 
 struct frame {
 	__u32 len;
@@ -42,13 +44,23 @@ struct numbers {
 	__u64 at[OPEN];
 };
 
+/* What is asked for. */
+struct order {
+	__u64 limit;    /* no number from here on is handed out */
+	__u64 interval; /* from frame to frame, in ns with FRACTION; 0 for none */
+};
+
 struct state {
 	__u64 next;    /* the lowest number never handed to the device */
 	__u64 sent;    /* frames the device took */
 	__u64 refused; /* times that the device did not take a frame */
-	__u64 task;
-	__s32 error; /* the last refusal's; 0 for a full device */
+	__u64 first;   /* time of the first run, in ns */
+	__u64 last;    /* time that the device last took a frame, in ns */
+	__s32 error;   /* the last refusal's; 0 for a full device */
 	__u32 unused;
+	__u64 task;
+	__u64 due;      /* the next frame's time since `first`, with FRACTION */
+	__u64 earliest; /* nor is it sent before this */
 	struct numbers open;  /* handed to the device, without an answer */
 	struct numbers again; /* refused, to be sent before new ones */
 };
@@ -64,6 +76,13 @@ struct {
 	__type(key, __u32);
 	__type(value, struct frame);
 } table SEC(".maps");
+
+struct {
+	__uint(type, BPF_MAP_TYPE_ARRAY);
+	__uint(max_entries, 1);
+	__type(key, __u32);
+	__type(value, struct order);
+} orders SEC(".maps");
 
 struct {
 	__uint(type, BPF_MAP_TYPE_ARRAY);
@@ -155,14 +174,42 @@ static __always_inline int write(struct xdp_md *ctx, __u64 number)
 	return bpf_xdp_store_bytes(ctx, 0, frame->data, len);
 }
 
+/*
+ * Whether it is time for a frame. One that is late makes up for it, but no faster than 4/3 of the
+ * rate: a burst at full speed would overflow the receiver's ring.
+ */
+static __always_inline int due(struct state *st, __u64 interval)
+{
+	__u64 now;
+
+	if (!interval && st->first)
+		return 1;
+	now = bpf_ktime_get_ns();
+	if (!st->first)
+		st->first = now;
+	now = (now - st->first) << FRACTION;
+	if (now < st->due || now < st->earliest)
+		return 0;
+	st->due += interval;
+	st->earliest = now + interval - interval / 4;
+	return 1;
+}
+
+/* Run with no frame due, or none left, this drops what it was given: an empty turn. */
 SEC("xdp")
 int generate(struct xdp_md *ctx)
 {
 	struct state *st = state();
+	__u32 zero = 0;
+	struct order *order = bpf_map_lookup_elem(&orders, &zero);
 	__u64 number;
 	int error;
 
-	if (!st)
+	if (!st || !order)
+		return XDP_DROP;
+	if (st->again.head == st->again.tail && st->next >= order->limit)
+		return XDP_DROP;
+	if (!due(st, order->interval))
 		return XDP_DROP;
 	if (st->again.head != st->again.tail)
 		number = pop(&st->again);
@@ -195,6 +242,7 @@ int BPF_PROG(answer, const void *from, const void *to, int sent, int drops, int 
 	if (sent > 0) {
 		st->open.head += sent;
 		st->sent += sent;
+		st->last = bpf_ktime_get_ns();
 	}
 	for (i = 0; i < OPEN && i < drops; i++) {
 		push(&st->again, pop(&st->open));

@@ -5,3 +5,7 @@ use crate::exit::Exit;
 pub fn run(_: std::env::ArgsOs) -> Exit {
     Exit::Done
 }
+//! What was written on the command line, one file per subcommand.
+
+pub mod generate;
+pub mod verify;

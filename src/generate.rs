@@ -21,7 +21,7 @@ use nix::sched::{CpuSet, sched_setaffinity};
 use nix::unistd::Pid;
 use serde::Serialize;
 
-use crate::frames::Plan;
+use crate::frames::{Plan, Size};
 
 mod drain;
 mod live;
@@ -34,22 +34,19 @@ mod socket;
 pub use drain::{Arrived, Drain};
 pub use live::LONGEST_LIVE;
 
-/// How many frames one call into an engine tries at full speed: some 10 ms, so that a stop is noticed.
-const BURST: u64 = 16_384;
+/// How long an engine works before the stop flag is looked at. A call of the live engine costs 25 ms
+/// of waiting (RCU, in `bpf_prog_change_xdp`), so it must be long.
+const SLICE: Duration = Duration::from_millis(400);
 
-/// How many bursts a second carry a given rate, and the most frames in one of them: it must fit the
-/// receiver's ring.
-const BURSTS: u64 = 2_000;
-const PACED_BURST: u64 = 1_024;
+/// Up to this many frames a second a packet socket is chosen. Live frames are paced by spinning, which
+/// takes a whole core at any rate; a socket takes 1 to 2 µs for each frame, and sleeps.
+const SOCKET_RATE: u64 = 200_000;
 
 /// How long the generator waits before it offers a frame again to a device that took none.
 const RETRY: Duration = Duration::from_micros(100);
 
-/// The longest sleep between two looks at the stop flag.
-const LOOK: Duration = Duration::from_millis(20);
-
 /// How frames leave.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, clap::ValueEnum)]
 #[serde(rename_all = "snake_case")]
 pub enum Engine {
     /// `BPF_F_TEST_XDP_LIVE_FRAMES`: frames made in the kernel, redirected to the device. Linux 5.18;
@@ -68,16 +65,33 @@ pub struct Job {
     pub count: Option<u64>,
     /// For how long.
     pub duration: Option<Duration>,
-    /// Frames per second, evenly spread over bursts; without a number, all that the device takes.
+    /// Frames per second; without a number, all that the device takes. With a duration too, the count
+    /// is at most their product.
     pub rate: Option<u64>,
     /// The CPU it is bound to. The queue that is hit on a veth peer is this, modulo the queues.
     pub cpu: Option<usize>,
     /// Whether frames of 76 bytes and more carry the time they were made.
     pub stamp: bool,
-    /// How they leave; without a choice, live frames where they can.
+    /// How they leave; without a choice, live frames where they can and the rate is above 200,000.
     pub engine: Option<Engine>,
     /// How long a device may take nothing, be it down or full, before that is an error.
     pub patience: Duration,
+}
+
+impl Default for Job {
+    /// Short frames of stream 0 at full speed, without end.
+    fn default() -> Self {
+        Self {
+            plan: Plan::new(0, Size::Fixed(60)),
+            count: None,
+            duration: None,
+            rate: None,
+            cpu: None,
+            stamp: false,
+            engine: None,
+            patience: Duration::from_secs(2),
+        }
+    }
 }
 
 impl Job {
@@ -86,13 +100,18 @@ impl Job {
         Self {
             plan,
             count: Some(count),
-            duration: None,
-            rate: None,
-            cpu: None,
-            stamp: false,
-            engine: None,
-            patience: Duration::from_secs(2),
+            ..Self::default()
         }
+    }
+
+    /// How many frames it sends if nothing ends it.
+    fn wanted(&self) -> u64 {
+        let all = self.count.unwrap_or(u64::MAX);
+        let (Some(rate), Some(duration)) = (self.rate, self.duration) else {
+            return all;
+        };
+        let product = u128::from(rate) * duration.as_nanos() / 1_000_000_000;
+        all.min(u64::try_from(product).unwrap_or(u64::MAX))
     }
 }
 
@@ -188,12 +207,15 @@ struct Progress {
     refused: u64,
     /// Why it last did not; `None` where it was full.
     error: Option<Errno>,
+    /// From the first attempt to the last frame the device took.
+    elapsed: Duration,
 }
 
-/// Hands numbered frames to a device.
+/// Hands numbered frames to a device, at the rate of its job.
 trait Transmit {
-    /// Tries `frames` times: what was refused before first, then new numbers. Waits for nothing.
-    fn burst(&mut self, frames: u64) -> Result<Progress, GenerateError>;
+    /// Sends the frames numbered below `limit` that the device did not take yet, those it refused
+    /// first; returns when all are sent, when `time` is about over, or when the device took none.
+    fn work(&mut self, limit: u64, time: Duration) -> Result<Progress, GenerateError>;
 }
 
 /// Sends what `jobs` say out of `interface`, each in a thread of its own, and returns when all are
@@ -269,7 +291,12 @@ impl Start<'_> {
         storage: &'obj mut MaybeUninit<OpenObject>,
     ) -> Result<Option<live::Live<'obj>>, GenerateError> {
         let len = job.plan.longest();
-        if job.engine == Some(Engine::Socket) || (job.engine.is_none() && len > LONGEST_LIVE) {
+        let slow = job.rate.is_some_and(|rate| rate <= SOCKET_RATE);
+        let engine = match job.engine {
+            None if slow || len > LONGEST_LIVE => Engine::Socket,
+            choice => choice.unwrap_or(Engine::Live),
+        };
+        if engine == Engine::Socket {
             return Ok(None);
         }
         if len > LONGEST_LIVE {
@@ -293,7 +320,7 @@ impl Start<'_> {
         self.drive(&mut socket, job, Engine::Socket)
     }
 
-    /// Sends burst after burst until the job is done and nothing refused is left.
+    /// Sends slice after slice until the job is done and nothing refused is left.
     fn drive(
         &self,
         engine: &mut impl Transmit,
@@ -302,36 +329,26 @@ impl Start<'_> {
     ) -> Result<Sent, GenerateError> {
         let begun = Instant::now();
         let end = job.duration.map(|duration| begun + duration);
-        let burst = job
-            .rate
-            .map_or(BURST, |rate| (rate / BURSTS).clamp(1, PACED_BURST));
+        let wanted = job.wanted();
         let mut lively = begun;
         let mut done = Progress::default();
         loop {
-            if let Some(rate) = job.rate {
-                self.sleep_until(begun + time_of(done.sent, rate), end);
-            }
-            let over =
-                self.stop.load(Ordering::Relaxed) || end.is_some_and(|end| Instant::now() >= end);
-            let wanted = if over {
-                done.next
-            } else {
-                job.count.unwrap_or(u64::MAX)
-            };
-            let left = wanted - done.sent;
-            if left == 0 {
+            let now = Instant::now();
+            let left = end.map_or(SLICE, |end| end.saturating_duration_since(now));
+            let over = left.is_zero() || self.stop.load(Ordering::Relaxed);
+            let limit = if over { done.next } else { wanted };
+            if done.sent == limit {
                 break;
             }
-            let after = engine.burst(left.min(burst))?;
-            if after.sent > done.sent {
+            let time = if over { SLICE } else { left.min(SLICE) };
+            let after = engine.work(limit, time)?;
+            let stuck = after.sent == done.sent && after.refused > done.refused;
+            done = after;
+            if !stuck {
                 lively = Instant::now();
-                done = after;
                 continue;
             }
-            done = after;
-            if lively.elapsed() >= job.patience
-                || (name, done.sent) == (Engine::Live, 0) && hopeless(&done)
-            {
+            if lively.elapsed() >= job.patience || (name == Engine::Live && hopeless(&done)) {
                 return Err(self.refused(&done));
             }
             thread::sleep(RETRY);
@@ -341,20 +358,9 @@ impl Start<'_> {
             frames: done.sent,
             bytes: job.plan.bytes(done.sent),
             refused: done.refused,
-            seconds: (lively - begun).as_secs_f64(),
+            seconds: done.elapsed.as_secs_f64(),
             engine: name,
         })
-    }
-
-    fn sleep_until(&self, due: Instant, end: Option<Instant>) {
-        let due = end.map_or(due, |end| due.min(end));
-        loop {
-            let left = due.saturating_duration_since(Instant::now());
-            if left.is_zero() || self.stop.load(Ordering::Relaxed) {
-                return;
-            }
-            thread::sleep(left.min(LOOK));
-        }
     }
 
     fn refused(&self, done: &Progress) -> GenerateError {
@@ -370,14 +376,7 @@ impl Start<'_> {
 /// Whether a device that took no live frame yet will take none: it cannot send XDP frames (EOPNOTSUPP),
 /// or its peer cannot receive them (ENXIO).
 fn hopeless(done: &Progress) -> bool {
-    matches!(done.error, Some(Errno::EOPNOTSUPP | Errno::ENXIO))
-}
-
-/// When frame `number` is due, from the start.
-fn time_of(number: u64, rate: u64) -> Duration {
-    let rate = rate.max(1);
-    let nanos = (number % rate).saturating_mul(1_000_000_000) / rate;
-    Duration::from_secs(number / rate) + Duration::from_nanos(nanos)
+    done.sent == 0 && matches!(done.error, Some(Errno::EOPNOTSUPP | Errno::ENXIO))
 }
 
 fn pin(cpu: Option<usize>) -> Result<(), GenerateError> {

@@ -5,6 +5,7 @@
 
 use std::fmt;
 use std::mem::MaybeUninit;
+use std::time::{Duration, Instant};
 
 use libbpf_rs::skel::{OpenSkel, SkelBuilder};
 use libbpf_rs::{ErrorKind, Link, MapCore, MapFlags, OpenObject, ProgramInput};
@@ -23,6 +24,16 @@ const ENTRY_HEAD: usize = 16;
 /// `BPF_F_TEST_XDP_LIVE_FRAMES` of `linux/bpf.h`.
 const LIVE_FRAMES: u32 = 1 << 1;
 
+/// `FRACTION` of `generate.bpf.c`.
+const FRACTION: u32 = 12;
+
+/// How often the program runs in the first call: some 30 ms of sending, some 100 ms of mostly empty
+/// turns. And how often at least and at most in any.
+const FIRST_TURNS: u32 = 65_536;
+const FIRST_PACED_TURNS: u32 = 1 << 21;
+const FEWEST_TURNS: u32 = 1_024;
+const MOST_TURNS: u32 = 1 << 30;
+
 const ONLY: [u8; 4] = [0; 4];
 
 /// The live-frame engine of one thread.
@@ -31,6 +42,9 @@ pub(super) struct Live<'obj> {
     _answers: [Link; 2],
     /// The frame the kernel makes its pages from: as long as the longest, so that ours only shrink.
     blank: Vec<u8>,
+    interval: u64,
+    /// How often the program ran in the last call, and how long that took.
+    last: (u32, Duration),
     interface: String,
 }
 
@@ -94,8 +108,35 @@ impl<'obj> Live<'obj> {
             skeleton,
             _answers: [answer?, no_answer?],
             blank: vec![0; job.plan.longest()],
+            interval: job
+                .rate
+                .map_or(0, |rate| (1_000_000_000 << FRACTION) / rate.max(1)),
+            last: (0, Duration::ZERO),
             interface: interface.to_owned(),
         })
+    }
+
+    /// How often the program may run in `time`, as the last call tells.
+    ///
+    /// At most eight times as often as then: a short call is mostly waiting, and says little.
+    fn turns(&self, time: Duration) -> u32 {
+        let (turns, elapsed) = self.last;
+        if turns == 0 {
+            return self.first_turns();
+        }
+        let fit = u128::from(turns) * time.as_nanos() / elapsed.as_nanos().max(1);
+        let most = turns
+            .saturating_mul(8)
+            .clamp(self.first_turns(), MOST_TURNS);
+        u32::try_from(fit).unwrap_or(most).clamp(FEWEST_TURNS, most)
+    }
+
+    fn first_turns(&self) -> u32 {
+        if self.interval == 0 {
+            FIRST_TURNS
+        } else {
+            FIRST_PACED_TURNS
+        }
     }
 
     fn progress(&self) -> Result<Progress, GenerateError> {
@@ -109,7 +150,7 @@ impl<'obj> Live<'obj> {
                     .expect("the state is longer than this"),
             )
         };
-        let error = state[32..]
+        let error = state[40..]
             .first_chunk()
             .expect("the state is longer than this");
         let error = i32::from_ne_bytes(*error);
@@ -118,6 +159,7 @@ impl<'obj> Live<'obj> {
             sent: number(8),
             refused: number(16),
             error: (error != 0).then(|| Errno::from_raw(-error)),
+            elapsed: Duration::from_nanos(number(32).saturating_sub(number(24))),
         })
     }
 
@@ -131,20 +173,43 @@ impl<'obj> Live<'obj> {
 }
 
 impl Transmit for Live<'_> {
-    fn burst(&mut self, frames: u64) -> Result<Progress, GenerateError> {
+    fn work(&mut self, limit: u64, time: Duration) -> Result<Progress, GenerateError> {
+        let before = self.progress()?;
+        let mut order = [0; 16];
+        order[..8].copy_from_slice(&limit.to_ne_bytes());
+        order[8..].copy_from_slice(&self.interval.to_ne_bytes());
+        self.skeleton
+            .maps
+            .orders
+            .update(&ONLY, &order, MapFlags::ANY)
+            .map_err(|cause| self.failed("ordering frames", cause))?;
+
+        let left = limit.saturating_sub(before.sent);
+        let turns = if self.interval == 0 {
+            u64::from(self.turns(time)).min(left)
+        } else {
+            let due = Duration::from_nanos(left.saturating_mul(self.interval) >> FRACTION);
+            u64::from(self.turns(time.min(due)))
+        };
+        let turns = u32::try_from(turns).expect("this is no more than MOST_TURNS");
+        let begun = Instant::now();
         let input = ProgramInput {
             data_in: Some(&self.blank),
             flags: LIVE_FRAMES,
-            repeat: u32::try_from(frames).unwrap_or(u32::MAX >> 1),
+            repeat: turns,
             ..ProgramInput::default()
         };
         match self.skeleton.progs.generate.test_run(input) {
             // A signal ends the call early; the state tells how far it came.
             Err(error) if error.kind() != ErrorKind::Interrupted => {
-                Err(self.failed("running the generator program", error))
+                return Err(self.failed("running the generator program", error));
             }
-            _ => self.progress(),
+            _ => (),
         }
+        if turns >= FEWEST_TURNS {
+            self.last = (turns, begun.elapsed());
+        }
+        self.progress()
     }
 }
 

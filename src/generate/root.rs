@@ -11,7 +11,6 @@ use nix::sched::{CloneFlags, setns};
 
 use super::*;
 use crate::check::{Checker, Report};
-use crate::frames::Size;
 
 static NEXT: AtomicU32 = AtomicU32::new(0);
 
@@ -116,6 +115,19 @@ fn inside<T: Send>(netns: &str, task: impl FnOnce() -> T + Send) -> T {
     })
 }
 
+/// What arrived once nothing more does.
+fn settled(drain: &Drain) -> u64 {
+    let mut arrived = drain.arrived().unwrap().frames;
+    loop {
+        thread::sleep(Duration::from_millis(100));
+        let now = drain.arrived().unwrap().frames;
+        if now == arrived {
+            return now;
+        }
+        arrived = now;
+    }
+}
+
 fn two_streams(size: Size, count: u64) -> [Job; 2] {
     [0, 1].map(|number| Job {
         cpu: Some(number),
@@ -153,10 +165,15 @@ fn a_receiver_that_cannot_keep_up_refuses_frames_and_gets_each_of_them_once() {
     let threaded = "echo 1 > /sys/class/net/tap/threaded";
     command(&["ip", "netns", "exec", &pair.to, "sh", "-c", threaded]);
     let sent = pair.send(&two_streams(Size::Fixed(60), 300_000)).unwrap();
-    println!("{sent:?}");
-    thread::sleep(Duration::from_millis(200));
     assert!(sent.iter().any(|sent| sent.refused > 0));
-    assert_eq!(drain.arrived().unwrap().frames, 600_000);
+    assert_eq!(settled(&drain), 600_000);
+    let by_socket = two_streams(Size::Fixed(60), 100_000).map(|job| Job {
+        engine: Some(Engine::Socket),
+        ..job
+    });
+    let sent = pair.send(&by_socket).unwrap();
+    println!("{sent:?}");
+    assert_eq!(settled(&drain), 800_000);
 }
 
 #[test]
@@ -203,16 +220,21 @@ fn jumbo_frames_and_receivers_without_xdp_are_served_by_a_packet_socket() {
 fn a_rate_and_a_duration_bound_what_is_sent() {
     let pair = Pair::new(1_500);
     let drain = pair.drain();
-    let job = Job {
-        count: None,
-        rate: Some(50_000),
-        duration: Some(Duration::from_millis(500)),
-        ..Job::new(Plan::new(0, Size::Fixed(60)), 0)
-    };
-    let sent = pair.send(&[job]).unwrap();
-    println!("{sent:?}");
-    assert!((1..=25_000).contains(&sent[0].frames));
-    assert_eq!(drain.arrived().unwrap().frames, sent[0].frames);
+    let mut arrived = 0;
+    for (rate, engine) in [(50_000, Engine::Socket), (500_000, Engine::Live)] {
+        let job = Job {
+            count: None,
+            rate: Some(rate),
+            duration: Some(Duration::from_secs(1)),
+            ..Job::new(Plan::new(0, Size::Fixed(60)), 0)
+        };
+        let sent = pair.send(&[job]).unwrap();
+        println!("{sent:?}");
+        assert_eq!(sent[0].engine, engine);
+        assert!((1..=rate).contains(&sent[0].frames));
+        arrived += sent[0].frames;
+        assert_eq!(settled(&drain), arrived);
+    }
 }
 
 #[test]

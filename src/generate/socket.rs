@@ -5,6 +5,8 @@
 #![allow(unsafe_code)] // nix has no safe way to make the address of an interface.
 
 use std::os::fd::{AsRawFd, OwnedFd};
+use std::thread;
+use std::time::{Duration, Instant};
 
 use nix::errno::Errno;
 use nix::sys::socket::{AddressFamily, MsgFlags, SockFlag, SockType, send, socket};
@@ -12,6 +14,14 @@ use nix::time::{ClockId, clock_gettime};
 
 use super::{GenerateError, Job, Progress, Transmit};
 use crate::frames::{STAMPED, TAG_LEN, Table, number};
+
+/// How many bursts a second carry a given rate, and the most frames in one of them: it must fit the
+/// receiver's ring.
+const BURSTS: u64 = 2_000;
+const MOST_BURST: u64 = 1_024;
+
+/// The longest stay in the engine: the stop flag is looked at outside.
+const LOOK: Duration = Duration::from_millis(20);
 
 /// The packet-socket engine of one thread.
 #[derive(Debug)]
@@ -21,6 +31,8 @@ pub(super) struct Socket {
     frame: Vec<u8>,
     /// Where the time stands, and the shortest frame that has it.
     time: Option<(usize, usize)>,
+    rate: Option<u64>,
+    begun: Option<Instant>,
     progress: Progress,
 }
 
@@ -43,8 +55,25 @@ impl Socket {
             time: job
                 .stamp
                 .then(|| (job.plan.sequence_at() + 16, tag + STAMPED)),
+            rate: job.rate,
+            begun: None,
             progress: Progress::default(),
         })
+    }
+
+    /// Sends `frames` frames; answers whether the device took all of them.
+    fn burst(&mut self, frames: u64) -> bool {
+        for _ in 0..frames {
+            self.progress.next = self.progress.sent + 1;
+            let Err(errno) = self.offer() else {
+                self.progress.sent += 1;
+                continue;
+            };
+            self.progress.refused += 1;
+            self.progress.error = (errno != Errno::ENOBUFS).then_some(errno);
+            return false;
+        }
+        true
     }
 
     /// Offers the lowest number that was not sent to the device.
@@ -63,26 +92,40 @@ impl Socket {
 }
 
 impl Transmit for Socket {
-    fn burst(&mut self, frames: u64) -> Result<Progress, GenerateError> {
-        for _ in 0..frames {
-            self.progress.next = self.progress.sent + 1;
-            match self.offer() {
-                Ok(()) => self.progress.sent += 1,
-                Err(Errno::EINTR) => break,
-                Err(errno) => {
-                    self.progress.refused += 1;
-                    self.progress.error = (errno != Errno::ENOBUFS).then_some(errno);
+    fn work(&mut self, limit: u64, time: Duration) -> Result<Progress, GenerateError> {
+        let begun = *self.begun.get_or_insert_with(Instant::now);
+        let end = Instant::now() + time.min(LOOK);
+        let burst = self
+            .rate
+            .map_or(MOST_BURST, |rate| (rate / BURSTS).clamp(1, MOST_BURST));
+        while self.progress.sent < limit && Instant::now() < end {
+            if let Some(rate) = self.rate {
+                let due = begun + time_of(self.progress.sent, rate);
+                thread::sleep(due.min(end).saturating_duration_since(Instant::now()));
+                if due > end {
                     break;
                 }
+            }
+            let taken = self.burst(burst.min(limit - self.progress.sent));
+            self.progress.elapsed = begun.elapsed();
+            if !taken {
+                break;
             }
         }
         Ok(self.progress)
     }
 }
 
+/// When frame `number` is due, from the start.
+fn time_of(number: u64, rate: u64) -> Duration {
+    let rate = rate.max(1);
+    let nanos = (number % rate).saturating_mul(1_000_000_000) / rate;
+    Duration::from_secs(number / rate) + Duration::from_nanos(nanos)
+}
+
 /// CLOCK_MONOTONIC in nanoseconds, as `bpf_ktime_get_ns` has it.
 fn monotonic() -> u64 {
-    let now = clock_gettime(ClockId::CLOCK_MONOTONIC).map(std::time::Duration::from);
+    let now = clock_gettime(ClockId::CLOCK_MONOTONIC).map(Duration::from);
     now.map_or(0, |now| u64::try_from(now.as_nanos()).unwrap_or(0))
 }
 
