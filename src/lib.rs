@@ -2,9 +2,13 @@
 //! frame where it went.
 
 pub mod batch;
+pub mod check;
+pub mod cli;
 pub mod counters;
 pub mod filter;
 pub mod format;
+pub mod frames;
+pub mod generate;
 pub mod interfaces;
 pub mod packet;
 pub mod record;
