@@ -5,6 +5,7 @@
 //! code and no packet costs a virtual call.
 
 pub mod pcap;
+pub mod synthetic;
 
 use std::io;
 use std::ops::ControlFlow;
