@@ -27,6 +27,9 @@ pub(crate) use rights::{IPC_LOCK, NET_RAW};
     unreachable_pub,
     dead_code,
     clippy::all,
+    clippy::multiple_unsafe_ops_per_block,
+    clippy::undocumented_unsafe_blocks,
+    clippy::unwrap_used,
     reason = "generated"
 )]
 mod skeleton {

@@ -1,6 +1,7 @@
 //! AF_XDP over a veth pair: what was sent is received once, byte for byte, or counted.
 //!
 //! The property, to the frame: redirected = received + rx_dropped + rx_ring_full + redirect errors.
+#![allow(clippy::unwrap_used, reason = "a test fails by panicking")]
 
 mod net;
 
@@ -450,6 +451,39 @@ mod root {
         }
         assert_all(&received, 1_000);
         attached.detach().unwrap();
+    }
+
+    #[test]
+    fn a_redirect_that_the_kernel_refuses_is_counted() {
+        let net = Net::new("refusedrd", MTU);
+        // The sockets are of one end of the wire and the program is on the other: EINVAL.
+        let options = Options {
+            interface: "tx".into(),
+            ifindex: net.ifindex(),
+            jumbo: false,
+        };
+        let program = Program::load(options).unwrap();
+        assert!(program.counts_redirect_errors());
+        let sources = open_all(&program, &XskConfig::for_mtu(MTU));
+        for mode in [Attach::Native, Attach::Generic] {
+            let attached = program.attach(Some(mode)).unwrap();
+            net.sender().send(0..500, ethernet);
+            attached.detach().unwrap();
+        }
+        let orders = Orders {
+            stop: AtomicBool::new(true),
+            ..Orders::default()
+        };
+        let received: Vec<_> = sources
+            .into_iter()
+            .map(|mut source| drive(&mut source, &orders))
+            .collect();
+        received.iter().for_each(Received::balance);
+        let errors: u64 = received
+            .iter()
+            .map(|queue| queue.counters.redirect_errors.get())
+            .sum();
+        assert_eq!(errors, 1_000);
     }
 
     #[test]
