@@ -284,3 +284,203 @@ pub(super) fn time(record: &Record<'_>) -> Timestamp {
         }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+    use crate::batch::Origin;
+    use crate::packet::{LinkType, Packet};
+    use crate::record::{Encoding, KeyTime, RecordTime};
+
+    const ENCODING: Encoding = Encoding {
+        key_time: KeyTime::Micros,
+        record_time: RecordTime::Packet,
+        headers: true,
+        snaplen: 65_535,
+    };
+
+    fn batch(owner: u16, times: &[u64]) -> Batch {
+        let mut batch = Batch::new(4_096, owner);
+        for time in times {
+            let packet = Packet {
+                time: Timestamp::from_nanos(*time),
+                orig_len: 0,
+                link_type: LinkType::ETHERNET,
+                interface: 0,
+                data: &[],
+                more: &[],
+            };
+            batch.push(&packet, &ENCODING, Origin::default()).unwrap();
+        }
+        batch
+    }
+
+    fn queues(count: usize) -> Vec<Arc<QueueCounters>> {
+        (0..count).map(|_| Arc::default()).collect()
+    }
+
+    /// Releases what may go now, as (time, late), and returns what is finished.
+    fn released(
+        merge: &mut Merge,
+        now: Instant,
+        all: bool,
+        out: &mut Vec<(u64, bool)>,
+    ) -> Vec<Finished> {
+        let mut settled = Vec::new();
+        let flow = merge.release(now, all, |place, late, record| {
+            out.push((time(record).nanos(), late));
+            let fate = if late { Fate::Late } else { Fate::Written };
+            settled.push(Settled {
+                place,
+                records: 1,
+                fate,
+            });
+            ControlFlow::Continue(())
+        });
+        assert!(flow.is_continue());
+        for settled in settled {
+            merge.settle(settled);
+        }
+        let mut finished = Vec::new();
+        merge.take_finished(&mut finished);
+        finished
+    }
+
+    #[test]
+    fn the_records_of_a_single_worker_pass_as_they_are() {
+        let mut merge = Merge::new(queues(1), 4);
+        let now = Instant::now();
+        merge.push(batch(0, &[5, 3, 9]), now);
+        let mut out = Vec::new();
+        let finished = released(&mut merge, now, false, &mut out);
+        assert_eq!(out, [(5, false), (3, false), (9, false)]);
+        assert_eq!(finished[0].outcome, Outcome::delivered(3));
+    }
+
+    #[test]
+    fn a_record_waits_for_the_promise_of_the_other_worker() {
+        let queues = queues(2);
+        let mut merge = Merge::new(queues.clone(), 4);
+        let now = Instant::now();
+        let mut out = Vec::new();
+        merge.push(batch(0, &[10, 20, 30]), now);
+        assert!(released(&mut merge, now, false, &mut out).is_empty());
+        queues[1].watermark.set(20);
+        assert!(released(&mut merge, now, false, &mut out).is_empty());
+        assert_eq!(out, [(10, false), (20, false)]);
+        queues[1].set_state(QueueState::Ended);
+        assert_eq!(released(&mut merge, now, false, &mut out).len(), 1);
+        assert_eq!(out.len(), 3);
+    }
+
+    #[test]
+    fn a_promise_does_not_count_while_a_batch_is_on_its_way() {
+        let queues = queues(2);
+        let mut merge = Merge::new(queues.clone(), 4);
+        let now = Instant::now();
+        let mut out = Vec::new();
+        queues[1].handed_batches.add(1);
+        queues[1].watermark.set(100);
+        merge.push(batch(0, &[10]), now);
+        released(&mut merge, now, false, &mut out);
+        assert_eq!(out, []);
+        merge.push(batch(1, &[5]), now);
+        released(&mut merge, now, false, &mut out);
+        assert_eq!(out, [(5, false), (10, false)]);
+    }
+
+    #[test]
+    fn a_batch_that_has_waited_too_long_goes_and_what_comes_then_is_late() {
+        let mut merge = Merge::new(queues(2), 4);
+        let now = Instant::now();
+        let mut out = Vec::new();
+        merge.push(batch(0, &[10, 20]), now);
+        assert!(released(&mut merge, now, false, &mut out).is_empty());
+        assert_eq!(
+            released(&mut merge, now + PATIENCE, false, &mut out).len(),
+            1
+        );
+        merge.push(batch(1, &[15, 25]), now + PATIENCE);
+        let finished = released(&mut merge, now + PATIENCE, true, &mut out);
+        assert_eq!(out, [(10, false), (20, false), (15, true), (25, false)]);
+        assert_eq!(
+            (finished[0].outcome.delivered, finished[0].outcome.late),
+            (2, 1)
+        );
+    }
+
+    #[test]
+    fn a_worker_never_has_more_batches_held_than_agreed() {
+        let mut merge = Merge::new(queues(2), 2);
+        let now = Instant::now();
+        let mut out = Vec::new();
+        merge.push(batch(0, &[9, 1]), now);
+        assert!(!merge.is_full());
+        merge.push(batch(0, &[2]), now);
+        assert!(merge.is_full());
+        let finished = released(&mut merge, now, false, &mut out);
+        assert_eq!(finished.len(), 1);
+        assert!(!merge.is_full());
+    }
+
+    #[test]
+    fn what_is_given_up_is_counted_to_the_record() {
+        let mut merge = Merge::new(queues(2), 4);
+        let now = Instant::now();
+        merge.push(batch(0, &[1, 2, 3]), now);
+        let mut place = None;
+        let flow = merge.release(now, true, |at, _, _| {
+            place = Some(at);
+            ControlFlow::Break(())
+        });
+        assert!(flow.is_break());
+        merge.settle(Settled {
+            place: place.unwrap(),
+            records: 1,
+            fate: Fate::Written,
+        });
+        merge.abandon(Failed::Purged);
+        let mut finished = Vec::new();
+        merge.take_finished(&mut finished);
+        let outcome = finished[0].outcome;
+        assert_eq!(outcome.delivered, 1);
+        assert_eq!(outcome.not_persisted[Failed::Purged as usize], 2);
+    }
+
+    proptest! {
+        #[test]
+        fn promises_that_hold_make_one_sequence_in_order_of_time(
+            steps in prop::collection::vec((0_usize..3, prop::collection::vec(0_u64..50, 1..8)), 1..60),
+        ) {
+            let queues = queues(3);
+            let mut merge = Merge::new(queues.clone(), usize::from(u16::MAX));
+            let now = Instant::now();
+            let mut clocks = [0_u64; 3];
+            let mut pushed = 0;
+            let mut out = Vec::new();
+            let mut finished = 0;
+            for (owner, gaps) in steps {
+                let mut clock = clocks[owner];
+                let times: Vec<u64> = gaps.iter().map(|gap| { clock += gap; clock }).collect();
+                clocks[owner] = clock;
+                pushed += times.len();
+                queues[owner].handed_batches.add(1);
+                queues[owner].watermark.set(clock);
+                released(&mut merge, now, false, &mut out);
+                merge.push(batch(u16::try_from(owner).unwrap(), &times), now);
+                finished += released(&mut merge, now, false, &mut out).len();
+            }
+            for queue in &queues {
+                queue.set_state(QueueState::Ended);
+            }
+            finished += released(&mut merge, now, false, &mut out).len();
+            prop_assert!(merge.is_empty());
+            prop_assert_eq!(out.len(), pushed);
+            prop_assert!(out.is_sorted());
+            prop_assert!(out.iter().all(|(_, late)| !late));
+            prop_assert!(finished > 0);
+        }
+    }
+}
