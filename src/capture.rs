@@ -8,10 +8,9 @@ mod cpus;
 mod input;
 mod output;
 mod pipeline;
-mod signals;
 mod supervisor;
 
-use std::io;
+use std::io::{self, Write};
 use std::sync::Arc;
 use std::sync::mpsc;
 use std::time::{Duration, Instant};
@@ -20,20 +19,22 @@ use tracing::{debug, info, warn};
 
 use crate::config::{Config, ConfigError, Output};
 use crate::control::{Allowance, Control};
+use crate::counters::QueueCounters;
 use crate::exit::Exit;
 use crate::filler::OneLinkType;
 use crate::interfaces::Interfaces;
 use crate::ledger::{Board, ExitClass, LedgerError, Phase};
-use crate::counters::QueueCounters;
 use crate::metrics::{MetricsError, Server};
 use crate::packet::LinkType;
-use crate::progress::Progress;
+use crate::progress::{self, Progress};
+use crate::signals;
 
 use cpus::Plan;
-use input::{Inputs, InputError};
-use output::OutputError;
+pub use input::InputError;
+use input::Inputs;
+pub use output::OutputError;
 use pipeline::{Rings, Shared};
-use supervisor::{Capture, Supervisor};
+use supervisor::{Capture, Event, Supervisor};
 
 /// Why a capture did not start, or why its ledger could not be written.
 #[derive(Debug, thiserror::Error)]
@@ -100,18 +101,30 @@ pub fn run(config: &Config) -> Result<Exit, CaptureError> {
     plan.stay_off();
 
     let (sender, events) = mpsc::channel();
-    signals::watch(sender.clone()).map_err(system("the signal thread"))?;
-    let metrics = config.metrics.map(|address| Server::start(address, &board, &[]));
+    let signalled = sender.clone();
+    signals::watch(move |signal| signalled.send(Event::Signal(signal)).is_ok())
+        .map_err(system("the signal thread"))?;
+    let metrics = config
+        .metrics
+        .map(|address| Server::start(address, &board, &[]));
     let _metrics = metrics.transpose()?;
     let control = Arc::new(Control::default());
-    let shared = Shared { control: control.clone(), board: board.clone(), events: sender };
+    let shared = Shared {
+        control: control.clone(),
+        board: board.clone(),
+        events: sender,
+    };
 
-    let queues: Vec<_> = (0..workers).map(|_| Arc::new(QueueCounters::default())).collect();
+    let queues: Vec<_> = (0..workers)
+        .map(|_| Arc::new(QueueCounters::default()))
+        .collect();
     let names = inputs.names();
     let sinks = output::open(config, &queues, &interfaces, &board, names, &control)?;
     let publishers = sinks.publishers();
     let rings = Rings::new(workers, publishers, config.batches).map_err(system("the rings"))?;
-    sinks.publish(&rings, &shared).map_err(system("a publisher"))?;
+    sinks
+        .publish(&rings, &shared)
+        .map_err(system("a publisher"))?;
     board.set_connected(true);
 
     let progress = (!config.quiet).then(|| Progress::start(&board)).flatten();
@@ -129,7 +142,15 @@ pub fn run(config: &Config) -> Result<Exit, CaptureError> {
     board.set_attached(true);
     let _ = sd_notify::notify(&[sd_notify::NotifyState::Ready]);
 
-    let mut run = Run { config, inputs, rings, board: board.clone(), control, interfaces, warned: false };
+    let mut run = Run {
+        config,
+        inputs,
+        rings,
+        board: board.clone(),
+        control,
+        interfaces,
+        warned: false,
+    };
     run.say_link_types();
     let supervisor = Supervisor {
         events,
@@ -174,7 +195,7 @@ impl Run<'_> {
         let exit = exit.and(class);
         ledger.exit_code = Some(exit.code());
         if !self.config.quiet {
-            eprint!("{}", ledger.table());
+            let _ = write!(progress::stderr(), "{}", ledger.table());
         }
         info!("{}", ledger.summary());
         if let Some(path) = &self.config.ledger {
@@ -233,6 +254,6 @@ impl Capture for Run<'_> {
 
     fn print(&mut self) {
         let table = self.board.snapshot(Phase::Running).table();
-        crate::progress::print(&table);
+        let _ = write!(progress::stderr(), "{table}");
     }
 }

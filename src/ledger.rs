@@ -19,9 +19,8 @@ use serde::{Serialize, Serializer};
 use crate::counters::QueueState;
 use crate::histogram::Quantiles;
 
-pub use board::{
-    Attach, Board, Driver, InterfaceEntry, Mode, PublisherEntry, QueueEntry, SinkKind,
-};
+pub use crate::xdp::Attach;
+pub use board::{Board, Driver, InterfaceEntry, Mode, PublisherEntry, QueueEntry, SinkKind};
 pub use equations::Equation;
 pub use file::LedgerError;
 pub use process::CpuSeconds;

@@ -2,6 +2,7 @@
 //! frame where it went.
 
 pub mod batch;
+pub mod capture;
 pub mod check;
 pub mod cli;
 pub mod config;
@@ -17,6 +18,7 @@ pub mod histogram;
 pub mod interfaces;
 pub mod kafka;
 pub mod ledger;
+pub mod log;
 pub mod metrics;
 pub mod nic;
 pub mod packet;
@@ -24,6 +26,7 @@ pub mod progress;
 pub mod publisher;
 pub mod record;
 pub mod ring;
+pub mod signals;
 pub mod sink;
 pub mod source;
 pub mod worker;

@@ -127,7 +127,8 @@ pub enum XdpError {
 }
 
 /// How a program is attached.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, serde::Serialize)]
+#[serde(rename_all = "lowercase")]
 pub enum Attach {
     /// In the driver, before the kernel makes a socket buffer of the frame.
     Native,

@@ -32,7 +32,9 @@ impl Plan {
     fn among(cores: &[usize], wanted: Option<&[usize]>, workers: usize) -> Result<Self, String> {
         if let Some(wanted) = wanted {
             if let Some(absent) = wanted.iter().find(|cpu| !cores.contains(cpu)) {
-                return Err(format!("CPU {absent} is not among those this process may use: {cores:?}"));
+                return Err(format!(
+                    "CPU {absent} is not among those this process may use: {cores:?}"
+                ));
             }
             if wanted.len() < workers {
                 return Err(format!(
@@ -43,7 +45,11 @@ impl Plan {
             return Ok(Self(wanted[..workers].to_vec()));
         }
         if cores.len() <= workers {
-            info!(workers, cores = cores.len(), "nothing is pinned: fewer cores than workers + 1");
+            info!(
+                workers,
+                cores = cores.len(),
+                "nothing is pinned: fewer cores than workers + 1"
+            );
             return Ok(Self(Vec::new()));
         }
         Ok(Self(cores[..workers].to_vec()))
@@ -71,7 +77,11 @@ impl Plan {
                 set.unset(*core)?;
             }
             let any = (0..CpuSet::count()).any(|cpu| set.is_set(cpu).unwrap_or(false));
-            if any { sched_setaffinity(Pid::from_raw(0), &set) } else { Ok(()) }
+            if any {
+                sched_setaffinity(Pid::from_raw(0), &set)
+            } else {
+                Ok(())
+            }
         });
         if let Err(cause) = confined {
             warn!(%cause, "the threads that are not workers may run on their cores");
@@ -83,7 +93,8 @@ impl Plan {
 pub(super) fn pin(core: usize) -> io::Result<()> {
     if core_affinity::set_for_current(core_affinity::CoreId { id: core }) {
         let set = sched_getaffinity(Pid::from_raw(0))?;
-        let only = (0..CpuSet::count()).all(|cpu| set.is_set(cpu).unwrap_or(false) == (cpu == core));
+        let only =
+            (0..CpuSet::count()).all(|cpu| set.is_set(cpu).unwrap_or(false) == (cpu == core));
         if only {
             return Ok(());
         }
@@ -98,14 +109,28 @@ mod tests {
     #[test]
     fn workers_get_a_core_each_and_leave_one() {
         let plan = Plan::among(&[0, 1, 4], None, 2).unwrap();
-        assert_eq!((plan.core(0), plan.core(1), plan.core(2)), (Some(0), Some(1), None));
+        assert_eq!(
+            (plan.core(0), plan.core(1), plan.core(2)),
+            (Some(0), Some(1), None)
+        );
         assert_eq!(Plan::among(&[0, 1], None, 2).unwrap(), Plan::none());
     }
 
     #[test]
     fn a_list_of_cpus_is_taken_as_written_or_refused_by_name() {
-        assert_eq!(Plan::among(&[0, 1, 4], Some(&[4, 0]), 2).unwrap().core(0), Some(4));
-        assert!(Plan::among(&[0, 1], Some(&[7]), 1).unwrap_err().contains("CPU 7"));
-        assert!(Plan::among(&[0, 1], Some(&[1]), 2).unwrap_err().contains("1 CPUs for 2 workers"));
+        assert_eq!(
+            Plan::among(&[0, 1, 4], Some(&[4, 0]), 2).unwrap().core(0),
+            Some(4)
+        );
+        assert!(
+            Plan::among(&[0, 1], Some(&[7]), 1)
+                .unwrap_err()
+                .contains("CPU 7")
+        );
+        assert!(
+            Plan::among(&[0, 1], Some(&[1]), 2)
+                .unwrap_err()
+                .contains("1 CPUs for 2 workers")
+        );
     }
 }

@@ -168,13 +168,19 @@ impl Inputs {
             }
             Input::Files(files) => {
                 let source = FileSource::open(files, config.speed, interfaces.clone())?;
-                let name = files.first().map_or_else(String::new, |file| file.display().to_string());
+                let name = files
+                    .first()
+                    .map_or_else(String::new, |file| file.display().to_string());
                 inputs.add(Feed::File(Box::new(source)), &name, Means::File);
             }
             Input::Synthetic(spec) => {
                 let number = inputs.register(interfaces, "synthetic", config)?;
                 let source = SyntheticSource::new(spec, number);
-                inputs.add(Feed::Synthetic(Box::new(source)), "synthetic", Means::Synthetic);
+                inputs.add(
+                    Feed::Synthetic(Box::new(source)),
+                    "synthetic",
+                    Means::Synthetic,
+                );
             }
         }
         Ok(inputs)
@@ -212,8 +218,12 @@ impl Inputs {
 
     /// Adds an input that is no interface.
     fn add(&mut self, feed: Feed, name: &str, mode: Means) {
-        let entry =
-            InterfaceEntry { name: name.to_owned(), mode, zero_copy: false, attach: None };
+        let entry = InterfaceEntry {
+            name: name.to_owned(),
+            mode,
+            zero_copy: false,
+            attach: None,
+        };
         let interface = self.board.add_interface(entry);
         self.names.push(name.to_owned());
         self.prepared.push(Prepared {
@@ -254,14 +264,20 @@ impl Inputs {
             (Mode::Auto, None) => match self.xdp(&nic, config, interfaces) {
                 Err(error @ (InputError::Xdp(_) | InputError::Xsk(_))) => {
                     let cause = std::error::Error::source(&error).map(ToString::to_string);
-                    warn!(cause, "capturing through libpcap, AF_XDP is refused: {error}");
+                    warn!(
+                        cause,
+                        "capturing through libpcap, AF_XDP is refused: {error}"
+                    );
                     self.pcap(Some(&nic), config, interfaces)
                 }
                 answer => answer,
             },
             (Mode::Xdp, reason) => {
                 if let Some(reason) = reason {
-                    warn!("AF_XDP takes all traffic of {} away from the host: {reason}", nic.name());
+                    warn!(
+                        "AF_XDP takes all traffic of {} away from the host: {reason}",
+                        nic.name()
+                    );
                 }
                 self.xdp(&nic, config, interfaces)
             }
@@ -277,7 +293,11 @@ impl Inputs {
         let name = nic.name();
         let mut shape = XskConfig::for_mtu(nic.mtu());
         let jumbo = crate::source::xsk::frame_size(nic.mtu()).1;
-        let options = Options { interface: name.to_owned(), ifindex: nic.index(), jumbo };
+        let options = Options {
+            interface: name.to_owned(),
+            ifindex: nic.index(),
+            jumbo,
+        };
         let mut offloads = None;
         if !config.keep_offloads {
             match Offloads::of(nic) {
@@ -291,7 +311,9 @@ impl Inputs {
         let program = Program::load(options)?;
         shape.frames = config.frames.unwrap_or(shape.frames);
         shape.idle = match config.idle {
-            flags::Idle::Nap => Idle::Nap { max: config.max_nap },
+            flags::Idle::Nap => Idle::Nap {
+                max: config.max_nap,
+            },
             flags::Idle::Poll => Idle::Poll,
             flags::Idle::Spin => Idle::Spin,
             flags::Idle::BusyPoll => Idle::BusyPoll,
@@ -304,18 +326,28 @@ impl Inputs {
         }
         let left = nic.queues() as usize - queues.len();
         if left > 0 {
-            warn!(interface = name, left, "frames on the queues left out go to the kernel's stack");
+            warn!(
+                interface = name,
+                left, "frames on the queues left out go to the kernel's stack"
+            );
         }
         if config.promiscuous {
             let on = Promiscuous::on(nic.index());
-            self.promiscuous.push(on.map_err(|cause| InputError::Promiscuous {
-                interface: name.to_owned(),
-                cause,
-            })?);
+            self.promiscuous
+                .push(on.map_err(|cause| InputError::Promiscuous {
+                    interface: name.to_owned(),
+                    cause,
+                })?);
         }
-        let zero_copy = sources.iter().all(|source| source.mode() == crate::source::xsk::Bind::ZeroCopy);
-        let entry =
-            InterfaceEntry { name: name.to_owned(), mode: Means::Xdp, zero_copy, attach: None };
+        let zero_copy = sources
+            .iter()
+            .all(|source| source.mode() == crate::source::xsk::Bind::ZeroCopy);
+        let entry = InterfaceEntry {
+            name: name.to_owned(),
+            mode: Means::Xdp,
+            zero_copy,
+            attach: None,
+        };
         let interface = self.board.add_interface(entry.clone());
         for source in sources {
             let queue = source.queue();
@@ -330,7 +362,11 @@ impl Inputs {
                 ring: u64::from(shape.frames) * 2,
             });
         }
-        self.ports.push(Port { interface, entry, program });
+        self.ports.push(Port {
+            interface,
+            entry,
+            program,
+        });
         self.offloads.extend(offloads);
         self.names.push(name.to_owned());
         Ok(())
@@ -344,7 +380,10 @@ impl Inputs {
     ) -> Result<(), InputError> {
         let name = nic.map_or(ANY, Nic::name);
         if config.queues.is_some() {
-            warn!(interface = name, "libpcap captures from all queues together: --queues is left aside");
+            warn!(
+                interface = name,
+                "libpcap captures from all queues together: --queues is left aside"
+            );
         }
         let mut longest_frame = None;
         if let Some(nic) = nic.filter(|_| !config.keep_offloads) {
@@ -409,7 +448,9 @@ impl Inputs {
                 latency: histogram,
             });
             let filter = config.filter.as_ref().filter(|_| !prepared.filtered);
-            let filter = filter.map(|text| Filters::new(text, LinkType::ETHERNET)).transpose();
+            let filter = filter
+                .map(|text| Filters::new(text, LinkType::ETHERNET))
+                .transpose();
             let rules = Rules {
                 encoding: config.encoding,
                 queue: u16::try_from(prepared.queue).unwrap_or(u16::MAX),
@@ -422,7 +463,14 @@ impl Inputs {
                 longest_frame: prepared.longest_frame,
             };
             let label = format!("{} queue {}", prepared.name, prepared.queue);
-            let post = Post { worker, label, core, rules, counters, latency };
+            let post = Post {
+                worker,
+                label,
+                core,
+                rules,
+                counters,
+                latency,
+            };
             let started = match prepared.feed {
                 Feed::Xsk(source) => pipeline::work(*source, post, config, rings, shared),
                 Feed::Pcap(source) => pipeline::work(*source, post, config, rings, shared),
@@ -440,7 +488,11 @@ impl Inputs {
             let attached = port.program.attach(None)?;
             port.entry.attach = Some(attached.mode());
             self.board.set_interface(port.interface, port.entry.clone());
-            let copying = if port.entry.zero_copy { "zero-copy" } else { "copy" };
+            let copying = if port.entry.zero_copy {
+                "zero-copy"
+            } else {
+                "copy"
+            };
             info!(
                 interface = port.entry.name,
                 attach = attached.mode().name(),
@@ -466,7 +518,9 @@ impl Inputs {
 /// The queues of `nic` that are wanted, or all.
 fn chosen(nic: &Nic, wanted: Option<&[usize]>) -> Result<Vec<u32>, InputError> {
     let queues = nic.queues();
-    let Some(wanted) = wanted else { return Ok((0..queues).collect()) };
+    let Some(wanted) = wanted else {
+        return Ok((0..queues).collect());
+    };
     let exists = |queue: &usize| u32::try_from(*queue).ok().filter(|queue| *queue < queues);
     wanted
         .iter()

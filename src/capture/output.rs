@@ -48,14 +48,23 @@ pub(super) fn kind(config: &Config) -> SinkKind {
 pub(super) fn destination(config: &Config) -> String {
     match &config.output {
         Output::Kafka { topic, .. } => topic.clone(),
-        Output::File(file) => file.path.as_ref().map_or_else(String::new, |p| p.display().to_string()),
+        Output::File(file) => file
+            .path
+            .as_ref()
+            .map_or_else(String::new, |p| p.display().to_string()),
         Output::Discard => String::new(),
     }
 }
 
 /// Whether the sink can hold packets of one link type only.
 pub(super) fn holds_one_link_type(config: &Config) -> bool {
-    matches!(&config.output, Output::File(FileOutput { format: Format::Pcap(_), .. }))
+    matches!(
+        &config.output,
+        Output::File(FileOutput {
+            format: Format::Pcap(_),
+            ..
+        })
+    )
 }
 
 /// The open sinks, one for each publisher.
@@ -117,7 +126,11 @@ pub(super) fn open(
 }
 
 fn destination_of(path: PathBuf) -> Destination {
-    if path == Path::new("-") { Destination::Stdout } else { Destination::Path(path) }
+    if path == Path::new("-") {
+        Destination::Stdout
+    } else {
+        Destination::Path(path)
+    }
 }
 
 /// What an Interface Statistics Block says of an interface.
@@ -135,7 +148,13 @@ fn totals(
 fn default_path(names: &[String]) -> PathBuf {
     let name = names.first().map(Path::new).and_then(Path::file_stem);
     let name = name.map_or("capture".into(), |name| name.to_string_lossy());
-    let plain = |c: char| if c.is_ascii_alphanumeric() || "._-".contains(c) { c } else { '_' };
+    let plain = |c: char| {
+        if c.is_ascii_alphanumeric() || "._-".contains(c) {
+            c
+        } else {
+            '_'
+        }
+    };
     let name: String = name.chars().map(plain).collect();
     let now = time::OffsetDateTime::now_local().unwrap_or_else(|_| time::OffsetDateTime::now_utc());
     let format = time::macros::format_description!("[year][month][day]-[hour][minute][second]");

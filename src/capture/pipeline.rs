@@ -40,7 +40,11 @@ impl Rings {
             .map(|at| Ready::new((at..workers).step_by(publishers).count() * batches))
             .collect::<io::Result<_>>()?;
         let spent = (0..workers).map(|_| Spent::new(batches)).collect();
-        Ok(Self { ready, spent, batches })
+        Ok(Self {
+            ready,
+            spent,
+            batches,
+        })
     }
 
     /// Wakes every publisher.
@@ -68,14 +72,21 @@ where
     for (at, (sink, ready)) in sinks.into_iter().zip(&rings.ready).enumerate() {
         let counters = Arc::new(PublisherCounters::default());
         let (recorder, latency) = Histogram::new();
-        shared.board.add_publisher(PublisherEntry { counters: counters.clone(), latency });
+        shared.board.add_publisher(PublisherEntry {
+            counters: counters.clone(),
+            latency,
+        });
         let spent = rings.spent.clone();
         let publisher = Publisher::new(ready.clone(), spent, sink, counters, recorder);
-        let Shared { control, events, .. } = shared.clone();
-        thread::Builder::new().name(format!("publisher-{at}")).spawn(move || {
-            let outcome = publisher.run(&control);
-            let _ = events.send(Event::PublisherEnded(outcome));
-        })?;
+        let Shared {
+            control, events, ..
+        } = shared.clone();
+        thread::Builder::new()
+            .name(format!("publisher-{at}"))
+            .spawn(move || {
+                let outcome = publisher.run(&control);
+                let _ = events.send(Event::PublisherEnded(outcome));
+            })?;
     }
     Ok(())
 }
@@ -110,20 +121,32 @@ where
 {
     let ready = rings.ready[post.worker % rings.ready.len()].clone();
     let spent = rings.spent[post.worker].clone();
-    let owner = u16::try_from(post.worker).map_err(|_| io::Error::other("65,536 workers at most"))?;
+    let owner =
+        u16::try_from(post.worker).map_err(|_| io::Error::other("65,536 workers at most"))?;
     let (size, batches) = (config.batch_size, rings.batches);
-    let Shared { control, events, .. } = shared.clone();
-    thread::Builder::new().name(format!("worker-{}", post.worker)).spawn(move || {
-        let Post { worker, label, core, rules, counters, latency } = post;
-        if let Some(core) = core
-            && let Err(cause) = cpus::pin(core)
-        {
-            tracing::warn!(worker, core, %cause, "a worker is not pinned");
-        }
-        let batches = (0..batches).map(|_| Batch::new(size, owner)).collect();
-        let filler = Filler::new(rules, counters.clone(), batches, ready, spent, latency);
-        let outcome = Worker::new(source, filler, counters).run(&control);
-        let _ = events.send(Event::WorkerEnded { label, outcome });
-    })?;
+    let Shared {
+        control, events, ..
+    } = shared.clone();
+    thread::Builder::new()
+        .name(format!("worker-{}", post.worker))
+        .spawn(move || {
+            let Post {
+                worker,
+                label,
+                core,
+                rules,
+                counters,
+                latency,
+            } = post;
+            if let Some(core) = core
+                && let Err(cause) = cpus::pin(core)
+            {
+                tracing::warn!(worker, core, %cause, "a worker is not pinned");
+            }
+            let batches = (0..batches).map(|_| Batch::new(size, owner)).collect();
+            let filler = Filler::new(rules, counters.clone(), batches, ready, spent, latency);
+            let outcome = Worker::new(source, filler, counters).run(&control);
+            let _ = events.send(Event::WorkerEnded { label, outcome });
+        })?;
     Ok(())
 }

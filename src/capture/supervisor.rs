@@ -121,12 +121,18 @@ impl Supervisor {
 
     fn worker_ended(&mut self, label: &str, outcome: Result<(), SourceError>) -> Exit {
         self.workers -= 1;
-        let Err(cause) = outcome else { return Exit::Done };
+        let Err(cause) = outcome else {
+            return Exit::Done;
+        };
         match &cause {
             SourceError::Gone { interface } => {
                 self.live = self.live.saturating_sub(1);
                 warn!(interface, queue = label, "the interface is gone");
-                if self.live == 0 { Exit::Gone } else { Exit::Done }
+                if self.live == 0 {
+                    Exit::Gone
+                } else {
+                    Exit::Done
+                }
             }
             SourceError::Damaged { .. } => Exit::Damaged,
             SourceError::Io { cause: why, .. } => {

@@ -7,7 +7,14 @@ use std::path::PathBuf;
 use clap::{ArgAction, Args, ValueEnum, ValueHint};
 use serde::{Deserialize, Serialize};
 
-use crate::config::{Size, Span};
+use std::io::{self, Write};
+
+use crate::capture::{self, CaptureError};
+use crate::cli::complain;
+use crate::config::{Config, Size, Span};
+use crate::exit::Exit;
+use crate::kafka::Settings;
+use crate::{log, nic};
 
 /// How packets are taken off an interface (`--mode`).
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, ValueEnum, Serialize, Deserialize)]
@@ -266,4 +273,35 @@ pub struct CaptureArgs {
     #[arg(value_name = "EXPRESSION")]
     #[serde(skip)]
     pub expression: Vec<String>,
+}
+
+/// Runs `ringtap capture`.
+pub(super) fn run(args: CaptureArgs) -> Exit {
+    match start(args) {
+        Ok(exit) => exit,
+        Err(error) => {
+            complain(&error);
+            error.exit()
+        }
+    }
+}
+
+fn start(args: CaptureArgs) -> Result<Exit, CaptureError> {
+    if args.list_interfaces {
+        let table = nic::table::list_table().map_err(capture::InputError::from)?;
+        let _ = write!(io::stdout(), "{table}");
+        return Ok(Exit::Done);
+    }
+    let args = args.with_file()?;
+    let config = Config::check(&args)?;
+    if args.print_config {
+        let _ = write!(io::stdout(), "{}", args.to_toml(Settings::redact));
+        return Ok(Exit::Done);
+    }
+    if args.check_config {
+        let _ = writeln!(io::stdout(), "the configuration holds");
+        return Ok(Exit::Done);
+    }
+    log::init(config.log_format, config.verbose, config.quiet);
+    capture::run(&config)
 }

@@ -3,17 +3,21 @@
 //! The rule: what it prints is what the device took, to the frame.
 
 use std::io::{self, Write};
-use std::sync::atomic::AtomicBool;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 use serde::Serialize;
 
+use crate::cli::complain;
+use crate::exit::Exit;
 use crate::frames::{Plan, SLOTS, Size};
 use crate::generate::{self, Engine, GenerateError, Job, Sent};
+use crate::signals;
 
 /// Send numbered, checksummed frames out of an interface, and print how many went
 #[derive(Clone, Debug, clap::Args)]
-pub struct Args {
+pub struct GenerateArgs {
     /// Interface to send from
     #[arg(short = 'i', long, value_name = "IF")]
     interface: String,
@@ -75,14 +79,43 @@ pub enum Error {
     /// Frames could not be sent.
     #[error(transparent)]
     Generate(#[from] GenerateError),
+    /// Signals could not be taken.
+    #[error("starting the handling of signals")]
+    Signals(#[source] io::Error),
     /// The result could not be written.
     #[error("writing the result to standard output")]
     Print(#[source] io::Error),
 }
 
+/// Runs `ringtap generate`; a signal ends it early, with the count of what went.
+pub(super) fn run(args: &GenerateArgs) -> Exit {
+    let stop = Arc::new(AtomicBool::new(false));
+    let ended = stop.clone();
+    let watched = signals::block().and_then(|()| {
+        signals::watch(move |_| {
+            ended.store(true, Ordering::Release);
+            true
+        })
+    });
+    match watched
+        .map_err(Error::Signals)
+        .and_then(|()| send(args, &stop))
+    {
+        Ok(()) => Exit::Done,
+        Err(error) => {
+            complain(&error);
+            if matches!(error, Error::Print(_)) {
+                Exit::Failed
+            } else {
+                Exit::Setup
+            }
+        }
+    }
+}
+
 /// Sends until the job is done or `stop` is set, and prints one line of JSON: `sent`, `bytes`,
 /// `seconds`, and `streams` with the same by stream.
-pub fn run(args: &Args, stop: &AtomicBool) -> Result<(), Error> {
+fn send(args: &GenerateArgs, stop: &AtomicBool) -> Result<(), Error> {
     let streams = generate::run(&args.interface, &args.jobs(), stop)?;
     let summary = Summary {
         sent: streams.iter().map(|stream| stream.frames).sum(),
@@ -97,7 +130,7 @@ pub fn run(args: &Args, stop: &AtomicBool) -> Result<(), Error> {
     writeln!(io::stdout(), "{line}").map_err(Error::Print)
 }
 
-impl Args {
+impl GenerateArgs {
     fn jobs(&self) -> Vec<Job> {
         let job = |stream, cpu| Job {
             plan: Plan {

@@ -4,13 +4,16 @@
 
 use std::collections::BTreeMap;
 use std::io::{self, Write};
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 
 use crate::check::{Checker, Report};
+use crate::cli::complain;
+use crate::exit::Exit;
+use crate::format::read::{ReadError, Reader};
 
 /// Check that a capture holds each numbered frame that was sent, once and whole
 #[derive(Clone, Debug, clap::Args)]
-pub struct Args {
+pub struct VerifyArgs {
     /// Capture file (pcap or pcapng; - for standard input)
     file: PathBuf,
 
@@ -23,17 +26,12 @@ pub struct Args {
     expect: Vec<(u32, u64)>,
 }
 
-impl Args {
-    /// The capture file.
-    pub fn file(&self) -> &Path {
-        &self.file
-    }
-
+impl VerifyArgs {
     /// Judges what the checker has seen, prints it as one line of JSON, and answers whether every
     /// frame is there once and whole: exit code 0, else 4.
     ///
     /// Without `--sent` and `--expect` a stream is judged by its highest number.
-    pub fn judge(&self, checker: &Checker) -> io::Result<bool> {
+    fn judge(&self, checker: &Checker) -> io::Result<bool> {
         let report = self.report(checker);
         let complete = report.is_complete();
         let mut line = serde_json::to_value(&report).expect("numbers and names are JSON");
@@ -49,13 +47,34 @@ impl Args {
     }
 }
 
-/// Checks every frame of `frames`.
-pub fn check<'a>(frames: impl IntoIterator<Item = &'a [u8]>) -> Checker {
+/// Runs `ringtap verify`: exit code 0 where every frame is there once and whole, else 4.
+pub(super) fn run(args: &VerifyArgs) -> Exit {
     let mut checker = Checker::new();
-    for frame in frames {
-        checker.check(frame);
+    let read = Reader::open(&args.file).and_then(|mut reader| {
+        while let Some(packet) = reader.next()? {
+            checker.check(packet.data);
+        }
+        Ok(())
+    });
+    let exit = match read {
+        Ok(()) => Exit::Done,
+        Err(error) => {
+            complain(&error);
+            match error {
+                ReadError::Open { .. } => return Exit::Setup,
+                ReadError::Io { .. } => Exit::Failed,
+                _ => Exit::Damaged,
+            }
+        }
+    };
+    match args.judge(&checker) {
+        Ok(true) => exit,
+        Ok(false) => exit.and(Exit::LeftOver),
+        Err(cause) => {
+            complain(&cause);
+            Exit::Failed
+        }
     }
-    checker
 }
 
 fn stream_and_count(text: &str) -> Result<(u32, u64), String> {
@@ -75,7 +94,7 @@ mod tests {
     #[derive(Parser)]
     struct Command {
         #[command(flatten)]
-        args: Args,
+        args: VerifyArgs,
     }
 
     fn args(words: &str) -> Args {

@@ -109,7 +109,10 @@ fn file_output(args: &CaptureArgs) -> Result<FileOutput, ConfigError> {
     };
     let rotation = Rotation {
         size: args.rotate_size.as_deref().map(rotate_size).transpose()?,
-        seconds: args.rotate_seconds.map(|secs| positive("rotate-seconds", secs)).transpose()?,
+        seconds: args
+            .rotate_seconds
+            .map(|secs| positive("rotate-seconds", secs))
+            .transpose()?,
         files: match args.rotate_files.map(NonZeroU32::new) {
             Some(None) => return Err(value("rotate-files", 0, "at least 1")),
             files => files.flatten(),
@@ -120,11 +123,20 @@ fn file_output(args: &CaptureArgs) -> Result<FileOutput, ConfigError> {
             "-W counts the files that -C or -G begin: give one of them".into(),
         ));
     }
-    let to_stdout = args.write.as_ref().is_some_and(|path| path.as_os_str() == "-");
+    let to_stdout = args
+        .write
+        .as_ref()
+        .is_some_and(|path| path.as_os_str() == "-");
     if to_stdout && rotation.is_on() {
-        return Err(ConfigError::Contradiction("standard output (-w -) cannot be rotated".into()));
+        return Err(ConfigError::Contradiction(
+            "standard output (-w -) cannot be rotated".into(),
+        ));
     }
-    Ok(FileOutput { path: args.write.clone(), format, rotation })
+    Ok(FileOutput {
+        path: args.write.clone(),
+        format,
+        rotation,
+    })
 }
 
 fn positive(key: &'static str, n: u64) -> Result<NonZeroU64, ConfigError> {

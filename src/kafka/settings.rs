@@ -276,6 +276,14 @@ impl Settings {
             .map(|made| made.value.as_str())
     }
 
+    /// One setting as it was written, `key=value`, without what is secret.
+    pub fn redact(text: &str) -> String {
+        match text.split_once('=') {
+            Some((key, value)) => format!("{key}={}", secret::shown(key, value)),
+            None => secret::hide_text(text),
+        }
+    }
+
     /// Whether no setting was made.
     pub fn is_empty(&self) -> bool {
         self.list.is_empty()

@@ -11,7 +11,10 @@ use std::time::{Instant, SystemTime};
 use serde::Serialize;
 
 use crate::counters::{PublisherCounters, QueueCounters, QueueState};
+use crate::format::write::InterfaceTotals;
 use crate::histogram::Histogram;
+use crate::packet::Timestamp;
+use crate::xdp::Attach;
 
 /// How packets are taken from an interface.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
@@ -35,26 +38,6 @@ impl Mode {
             Self::Pcap => "pcap",
             Self::File => "file",
             Self::Synthetic => "synthetic",
-        }
-    }
-}
-
-/// Where the XDP program runs.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
-#[serde(rename_all = "lowercase")]
-pub enum Attach {
-    /// In the driver.
-    Native,
-    /// In the stack, after the packet was put into an skb.
-    Generic,
-}
-
-impl Attach {
-    /// Its name in the ledger.
-    pub fn name(self) -> &'static str {
-        match self {
-            Self::Native => "native",
-            Self::Generic => "generic",
         }
     }
 }
@@ -218,6 +201,44 @@ impl Board {
     /// Whether the sink is connected.
     pub fn is_connected(&self) -> bool {
         self.0.connected.load(Ordering::Acquire)
+    }
+
+    /// What an Interface Statistics Block says of the interface of this name, over all its queues.
+    pub(crate) fn interface_totals(&self, name: &str) -> InterfaceTotals {
+        let entries = self.entries();
+        let sum = |count: fn(&QueueCounters) -> u64| {
+            let of_name = |queue: &&QueueEntry| {
+                entries
+                    .interfaces
+                    .get(queue.interface)
+                    .is_some_and(|(entry, _)| entry.name == name)
+            };
+            entries
+                .queues
+                .iter()
+                .filter(of_name)
+                .map(|queue| count(&queue.counters))
+                .sum::<u64>()
+        };
+        let dropped = sum(|queue| {
+            queue.rx_dropped.get() + queue.rx_ring_full.get() + queue.pcap_dropped.get()
+        });
+        let received = sum(|queue| queue.received.get());
+        let start = self
+            .started()
+            .duration_since(SystemTime::UNIX_EPOCH)
+            .unwrap_or_default();
+        InterfaceTotals {
+            start: Some(Timestamp::from_nanos(
+                u64::try_from(start.as_nanos()).unwrap_or(u64::MAX),
+            )),
+            end: Some(Timestamp::now()),
+            received: Some(received + dropped),
+            interface_dropped: Some(sum(|queue| queue.pcap_if_dropped.get())),
+            accepted: Some(sum(|queue| queue.batched.get()) + dropped),
+            system_dropped: Some(dropped),
+            delivered: Some(received),
+        }
     }
 
     /// The name, state and turns of every worker.

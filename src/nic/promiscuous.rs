@@ -29,7 +29,8 @@ impl Promiscuous {
             mr_alen: 0,
             mr_address: [0; 8],
         };
-        let len = libc::socklen_t::try_from(mem::size_of_val(&membership)).map_err(io::Error::other)?;
+        let len =
+            libc::socklen_t::try_from(mem::size_of_val(&membership)).map_err(io::Error::other)?;
         // SAFETY: `membership` is a `packet_mreq` that lives through the call, and `len` is its size.
         let answer = unsafe {
             libc::setsockopt(
