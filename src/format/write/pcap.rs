@@ -140,7 +140,7 @@ mod tests {
         for cut in 0..=bytes.len() {
             let kept = ends.iter().filter(|end| **end <= cut).count();
             let whole = whole(&bytes[..cut], true);
-            assert_eq!(whole.packets as usize, kept.saturating_sub(1));
+            assert_eq!(whole.packets, kept.saturating_sub(1) as u64);
             assert_eq!(whole.bytes, kept.checked_sub(1).map_or(0, |at| ends[at]));
         }
     }

@@ -3,8 +3,7 @@
 #![allow(clippy::unwrap_used, reason = "a test ends where something goes wrong")]
 
 use std::collections::BTreeSet;
-use std::fs::{self, File};
-use std::io::Read;
+use std::fs;
 use std::num::{NonZeroU32, NonZeroU64};
 use std::os::fd::AsFd;
 use std::path::{Path, PathBuf};
@@ -14,8 +13,6 @@ use std::sync::atomic::{AtomicU32, Ordering};
 use std::thread;
 use std::time::{Duration, Instant};
 
-use nix::sys::stat::Mode;
-use nix::unistd::mkfifo;
 use pcap::{Capture, Precision};
 use ringtap::batch::{Batch, Origin};
 use ringtap::counters::{Failed, QueueState};
@@ -27,6 +24,9 @@ use ringtap::ring::Wake;
 use ringtap::sink::file::{Destination, FileConfig, FileError, FileSink, Rotation};
 use ringtap::sink::{Finished, Outcome, Sink, SinkError};
 use tempfile::tempdir;
+
+mod pipes;
+mod root;
 
 const ENCODING: Encoding = Encoding {
     key_time: KeyTime::Micros,
@@ -469,205 +469,4 @@ fn what_cannot_be_written_is_refused_at_the_start() {
     to_pipe.rotation.size = NonZeroU64::new(1);
     let error = FileSink::new(to_pipe).unwrap_err();
     assert!(matches!(error, FileError::Stream { .. }));
-}
-
-/// A named pipe, for whatever cannot be taken back.
-fn fifo(folder: &Path) -> PathBuf {
-    let path = folder.join("pipe");
-    mkfifo(&path, Mode::S_IRUSR | Mode::S_IWUSR).unwrap();
-    path
-}
-
-/// A sink on a named pipe, and the end that reads it.
-fn piped(folder: &Path) -> (Run, File) {
-    let path = fifo(folder);
-    let reader = thread::spawn({
-        let path = path.clone();
-        move || File::open(path).unwrap()
-    });
-    let mut config = config(&path, 1);
-    config.format = PCAP;
-    config.hold = 4;
-    let run = Run::new(config);
-    (run, reader.join().unwrap())
-}
-
-#[test]
-fn a_reader_that_goes_away_ends_the_sink_and_nothing_is_left_uncounted() {
-    let folder = tempdir().unwrap();
-    let (mut run, reader) = piped(folder.path());
-    run.send(batch(0, START..START + 10, 60)).unwrap();
-    assert_eq!(run.sum(), Outcome::delivered(10));
-    drop(reader);
-    let error = run.send(batch(0, START..START + 10, 60)).unwrap_err();
-    assert_eq!(error.cause.kind(), std::io::ErrorKind::BrokenPipe);
-    run.finish().unwrap();
-    assert_eq!(run.finished.len(), 2);
-    assert_eq!(run.sum().not_persisted[Failed::Disk as usize], 10);
-}
-
-#[test]
-fn a_reader_that_goes_away_is_noticed_on_a_silent_link() {
-    let folder = tempdir().unwrap();
-    let (mut run, reader) = piped(folder.path());
-    run.poll().unwrap();
-    drop(reader);
-    assert!(run.poll().is_err());
-}
-
-#[test]
-fn a_reader_that_stands_still_does_not_hold_up_the_sink() {
-    let folder = tempdir().unwrap();
-    let (mut run, mut reader) = piped(folder.path());
-    let mut sent = 0;
-    while run.sink.has_room() {
-        run.send(batch(0, START..START + 500, 984)).unwrap();
-        sent += 500;
-    }
-    run.sink.finish(Instant::now(), &mut run.finished).unwrap();
-    let sum = run.sum();
-    let purged = sum.not_persisted[Failed::Purged as usize];
-    assert_eq!(sum.delivered + purged, sent);
-    assert!(sum.delivered > 0 && purged > 0);
-    drop(run);
-    let mut bytes = Vec::new();
-    reader.read_to_end(&mut bytes).unwrap();
-    assert_eq!((bytes.len() as u64 - 24) / 1_000, sum.delivered);
-}
-
-#[test]
-fn a_slow_reader_gets_every_packet_before_the_sink_is_finished() {
-    let folder = tempdir().unwrap();
-    let (mut run, mut reader) = piped(folder.path());
-    let reading = thread::spawn(move || {
-        let mut bytes = Vec::new();
-        reader.read_to_end(&mut bytes).unwrap();
-        bytes
-    });
-    for _ in 0..3 {
-        run.send(batch(0, START..START + 900, 984)).unwrap();
-    }
-    run.finish().unwrap();
-    assert_eq!(run.sum(), Outcome::delivered(2_700));
-    drop(run);
-    assert_eq!(reading.join().unwrap().len(), 24 + 2_700 * 1_000);
-}
-
-#[test]
-fn tshark_shows_packets_from_a_pipe_as_they_come() {
-    let folder = tempdir().unwrap();
-    let path = fifo(folder.path());
-    let mut config = config(&path, 1);
-    config.format = Format::Pcapng;
-    let opened = thread::spawn(move || File::open(path).unwrap());
-    let mut run = Run::new(config);
-    let tshark = Command::new("tshark")
-        .args(["-i", "-", "-c", "2", "-Tfields", "-eframe.time_epoch"])
-        .stdin(opened.join().unwrap())
-        .stdout(Stdio::piped())
-        .stderr(Stdio::null())
-        .spawn()
-        .unwrap();
-    run.send(batch(0, [START + 5], 60)).unwrap();
-    run.send(batch(0, [START + 6], 60)).unwrap();
-    let shown = tshark.wait_with_output().unwrap();
-    let shown = String::from_utf8(shown.stdout).unwrap();
-    assert_eq!(shown, "1700000000.000000005\n1700000000.000000006\n");
-    drop(run);
-}
-
-mod root {
-    use nix::mount::{MntFlags, MsFlags, mount, umount2};
-    use nix::sched::{CloneFlags, unshare};
-
-    use super::*;
-
-    /// 256 KiB of tmpfs that only this thread sees.
-    struct SmallDisk(PathBuf);
-
-    impl SmallDisk {
-        fn new(at: &Path) -> Self {
-            unshare(CloneFlags::CLONE_NEWNS).unwrap();
-            let none = None::<&str>;
-            let private = MsFlags::MS_REC | MsFlags::MS_PRIVATE;
-            mount(none, "/", none, private, none).unwrap();
-            let tmpfs = Some("tmpfs");
-            mount(tmpfs, at, tmpfs, MsFlags::empty(), Some("size=256k")).unwrap();
-            Self(at.to_owned())
-        }
-    }
-
-    impl Drop for SmallDisk {
-        fn drop(&mut self) {
-            umount2(&self.0, MntFlags::MNT_DETACH).unwrap();
-        }
-    }
-
-    fn fill_and_free(name: &str, format: Format) {
-        let folder = tempdir().unwrap();
-        let _disk = SmallDisk::new(folder.path());
-        let filler = folder.path().join("filler");
-        fs::write(&filler, vec![0; 100 * 1_024]).unwrap();
-        let path = folder.path().join(name);
-        let mut config = config(&path, 1);
-        config.format = format;
-        let mut run = Run::new(config);
-
-        let mut time = START;
-        let mut next = || {
-            time += 60_000;
-            batch(0, (time..time + 60_000).step_by(1_000), 984)
-        };
-        while run.sum().not_persisted[Failed::Disk as usize] < 100 {
-            run.send(next()).unwrap();
-        }
-        let full = run.sum();
-        assert!(full.delivered > 100, "what fitted is kept: {full:?}");
-        assert_eq!(times(&path).len() as u64, full.delivered);
-
-        fs::remove_file(&filler).unwrap();
-        while run.finished.last().unwrap().outcome != Outcome::delivered(60) {
-            run.send(next()).unwrap();
-            thread::sleep(Duration::from_millis(50));
-        }
-        run.finish().unwrap();
-        let sum = run.sum();
-        let times = times(&path);
-        assert_eq!(times.len() as u64, sum.delivered);
-        assert!(times.is_sorted());
-        let shown = output("capinfos", &["-c", "-M"], &path);
-        assert!(
-            shown.contains(&format!("Number of packets:   {}", sum.delivered)),
-            "{shown}"
-        );
-    }
-
-    #[test]
-    fn a_full_disk_costs_packets_by_count_and_pcap_goes_on_when_there_is_room() {
-        fill_and_free("x.pcap", PCAP);
-    }
-
-    #[test]
-    fn a_full_disk_costs_packets_by_count_and_pcapng_goes_on_when_there_is_room() {
-        fill_and_free("x.pcapng", Format::Pcapng);
-    }
-
-    #[test]
-    fn a_disk_that_fills_up_between_two_files_leaves_no_empty_one() {
-        let folder = tempdir().unwrap();
-        let _disk = SmallDisk::new(folder.path());
-        let rotation = Rotation {
-            size: NonZeroU64::new(100_000),
-            ..Rotation::default()
-        };
-        let mut run = rotated(folder.path(), "f", rotation, 8);
-        run.finish().unwrap();
-        let sum = run.sum();
-        assert!(sum.not_persisted[Failed::Disk as usize] > 0);
-        let kept: usize = names(folder.path())
-            .iter()
-            .map(|name| times(&folder.path().join(name)).len())
-            .sum();
-        assert_eq!(kept as u64, sum.delivered);
-    }
 }
