@@ -2,7 +2,9 @@
 //! frame where it went.
 
 pub mod batch;
+pub mod cli;
 pub mod counters;
+pub mod doctor;
 pub mod format;
 pub mod interfaces;
 pub mod nic;
