@@ -96,3 +96,6 @@ pub(crate) fn complain(error: &dyn Error) {
     }
     let _ = writeln!(io::stderr(), "ringtap: {text}");
 }
+//! The command line: one file per subcommand, from what was written to what is to be done.
+
+pub mod doctor;

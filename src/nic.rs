@@ -21,13 +21,14 @@ use std::fs;
 use std::io;
 use std::net::IpAddr;
 
-pub use crate::nic::ethtool::Rings;
+pub use crate::nic::ethtool::{Channels, Rings};
 pub use crate::nic::irq::Irq;
 pub use crate::nic::note::Note;
 pub use crate::nic::route::XdpMode;
 pub use crate::nic::xdp::{Attached, XdpFeatures};
 
 use crate::nic::ethtool::{Driver, Ethtool};
+use crate::nic::offload::Offload;
 use crate::nic::route::Link;
 
 /// `ARPHRD_ETHER`, and `ARPHRD_LOOPBACK`, whose packets have the same header.
@@ -385,11 +386,17 @@ impl Nic {
     /// As ethtool's channels say; otherwise as sysfs shows them; otherwise the most that the device
     /// was made with.
     pub fn queues(&self) -> u32 {
-        self.ask(Ethtool::rx_queues)
+        self.channels()
+            .map(|channels| channels.rx + channels.combined)
             .filter(|queues| *queues > 0)
             .or_else(|| self.sysfs_queues())
             .unwrap_or(self.link.rx_queues)
             .max(1)
+    }
+
+    /// How many queues it has and may have; `None` where the driver does not tell.
+    pub fn channels(&self) -> Option<Channels> {
+        self.ask(Ethtool::channels)
     }
 
     /// The sizes of its receive rings; `None` where the driver has none to tell of.
@@ -403,16 +410,27 @@ impl Nic {
             .filter(|table| !table.is_empty())
     }
 
-    /// Which of the offloads that spoil a capture are on.
-    pub fn spoiling_offloads(&self) -> Option<Vec<offload::Offload>> {
+    /// Which of the offloads that spoil a capture are on; `None` where the driver does not tell.
+    pub fn active_offloads(&self) -> Option<Vec<Offload>> {
         let states = self.ask(Ethtool::features)?;
-        Some(offload::Offload::active(&states))
+        Some(Offload::active(&states))
+    }
+
+    /// Whether `offload` may be switched on and off.
+    pub fn can_switch(&self, offload: Offload) -> bool {
+        self.ask(Ethtool::features)
+            .is_some_and(|states| offload.is_changeable(&states))
     }
 
     /// The NUMA node its device is wired to; `None` on a machine with one, and for a device that only
     /// software makes.
     pub fn numa_node(&self) -> Option<u32> {
         irq::numa_node(self.bus()?)
+    }
+
+    /// The cores of the NUMA node its device is wired to; empty where there is no node to tell of.
+    pub fn near_cores(&self) -> Vec<usize> {
+        self.numa_node().map(irq::cores_of_node).unwrap_or_default()
     }
 
     /// The interrupts of its device, with the cores that serve them.

@@ -45,6 +45,19 @@ pub struct Rings {
     pub rx_max: u32,
 }
 
+/// How many queues an interface has, as ethtool's channels say.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Channels {
+    /// Queues that only receive.
+    pub rx: u32,
+    /// Queues that receive and send.
+    pub combined: u32,
+    /// The most there may be that only receive.
+    pub rx_max: u32,
+    /// The most there may be that do both.
+    pub combined_max: u32,
+}
+
 /// One offload of an interface.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) struct FeatureState {
@@ -94,12 +107,17 @@ impl Ethtool {
         })
     }
 
-    /// How many queues receive: those of their own and those shared with sending.
-    pub(crate) fn rx_queues(&self) -> io::Result<u32> {
+    /// How many queues there are, and how many there may be.
+    pub(crate) fn channels(&self) -> io::Result<Channels> {
         let mut words = [0; 9];
         words[0] = GET_CHANNELS;
         self.call(&mut words)?;
-        Ok(words[5] + words[8])
+        Ok(Channels {
+            rx: words[5],
+            combined: words[8],
+            rx_max: words[1],
+            combined_max: words[4],
+        })
     }
 
     /// The size of the receive rings.

@@ -23,6 +23,12 @@ pub(crate) fn numa_node(bus: &str) -> Option<u32> {
     text.trim().parse().ok()
 }
 
+/// The cores of a NUMA node.
+pub(crate) fn cores_of_node(node: u32) -> Vec<usize> {
+    let list = fs::read_to_string(format!("/sys/devices/system/node/node{node}/cpulist"));
+    list.map(|text| cores(text.trim())).unwrap_or_default()
+}
+
 /// The interrupts of the device at `bus` that a driver uses, by number.
 pub(crate) fn of_device(bus: &str) -> Vec<Irq> {
     let folder = device(bus).map(|device| device.join("msi_irqs"));

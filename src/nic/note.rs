@@ -156,7 +156,7 @@ mod tests {
         let note = note(1, 1);
         note.write(&folder).unwrap();
         fs::write(folder.join("half.json"), "{\"interface\":").unwrap();
-        assert_eq!(all(&folder), [note.clone()]);
+        assert_eq!(all(&folder), std::slice::from_ref(&note));
         note.remove(&folder).unwrap();
         note.remove(&folder).unwrap();
         assert_eq!(all(&folder), []);

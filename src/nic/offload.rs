@@ -63,6 +63,12 @@ impl Offload {
         }
     }
 
+    pub(crate) fn is_changeable(self, states: &[FeatureState]) -> bool {
+        states
+            .iter()
+            .any(|state| state.name == self.kernel_name() && state.changeable)
+    }
+
     /// Those that are on.
     pub(crate) fn active(states: &[FeatureState]) -> Vec<Self> {
         let is_on = |offload: &Self| {
@@ -323,7 +329,11 @@ fn restore(note: &Note, folder: &Path) -> Result<(), OffloadError> {
             netns: note.netns,
         });
     }
-    let nics = Nic::list().unwrap_or_default();
+    let nics = Nic::list().map_err(|error| OffloadError::Refused {
+        doing: "looking for the interface by its number".to_owned(),
+        interface: note.interface.clone(),
+        cause: io::Error::other(error),
+    })?;
     if let Some(nic) = nics.iter().find(|nic| note.is_about(nic)) {
         switch_on(nic.name(), &note.switched_off)?;
     }
