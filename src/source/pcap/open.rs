@@ -32,7 +32,8 @@ pub(super) const BLOCK_TIMEOUT: Duration = Duration::from_millis(10);
 pub enum Direction {
     /// Those it received.
     In,
-    /// Those the host sent.
+    /// Those the host sent. The others still pass through the ring, where libpcap leaves them out: they
+    /// take room there, and count among the dropped ones.
     Out,
     /// All.
     #[default]
