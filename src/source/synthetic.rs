@@ -1,7 +1,7 @@
 //! Packets made in memory: for benches, and for trying a sink without a NIC.
 //!
-//! The rule: the packets are numbered from 0 without a gap, and each is offered until it is taken. A sink
-//! that is too slow slows the source down; nothing is ever dropped here.
+//! The rule: the packets are numbered from 0 without a gap, and each is offered until it is taken.
+//! A sink that is too slow slows the source down; nothing is ever dropped here.
 
 use std::ops::ControlFlow;
 use std::str::FromStr;
