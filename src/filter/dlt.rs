@@ -5,7 +5,8 @@
 
 use crate::packet::LinkType;
 
-/// `DLT_` numbers on Linux that are not LINKTYPE numbers (`pcap/dlt.h`, tcpdump.org/linktypes.html).
+/// `DLT_` numbers on Linux that are not LINKTYPE numbers (`pcap/dlt.h`,
+/// tcpdump.org/linktypes.html).
 const DIFFERENT: [(i32, LinkType); 5] = [
     (11, LinkType(100)),
     (12, LinkType::RAW),

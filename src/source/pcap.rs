@@ -1,13 +1,13 @@
 //! Packets of any interface, through libpcap.
 //!
 //! The rule: every packet that the kernel let into the ring is offered once, and the kernel's count
-//! of those it had no room for is read when the ring stands still. So a capture ends with a filter that
-//! lets nothing more in, then the rest of the ring, then the statistics.
+//! of those it had no room for is read when the ring stands still. So a capture ends with a filter
+//! that lets nothing more in, then the rest of the ring, then the statistics.
 //!
-//! What libpcap does for us (1.10, `pcap-linux.c`): a TPACKET_V3 ring in shared memory, filled by the
-//! kernel in blocks of 256 KiB; VLAN tags the kernel took off are put back (not with SLL2, the link type of
-//! `any`, where there is no place for them). A link that goes down and comes up again needs nothing
-//! from us: the kernel resumes by itself.
+//! What libpcap does for us (1.10, `pcap-linux.c`): a TPACKET_V3 ring in shared memory, filled by
+//! the kernel in blocks of 256 KiB; VLAN tags the kernel took off are put back (not with SLL2, the
+//! link type of `any`, where there is no place for them). A link that goes down and comes up again
+//! needs nothing from us: the kernel resumes by itself.
 
 mod open;
 mod socket;
@@ -205,7 +205,8 @@ impl PcapSource {
         })
     }
 
-    /// Asks the kernel for the state of the link; a device that is gone starts the drain of its ring.
+    /// Asks the kernel for the state of the link; a device that is gone starts the drain of its
+    /// ring.
     fn look(&mut self) {
         let Some(index) = self.index else { return };
         let Ok(link) = socket::link(self.capture.as_fd(), index) else {
@@ -353,8 +354,8 @@ struct Monotone {
 impl Monotone {
     /// Adds what came since the last call.
     ///
-    /// A figure that went back adds nothing: libpcap reads `ps_ifdrop` from files that vanish with the
-    /// device. More than 2^31 between two calls look the same, and do not happen.
+    /// A figure that went back adds nothing: libpcap reads `ps_ifdrop` from files that vanish with
+    /// the device. More than 2^31 between two calls look the same, and do not happen.
     fn follow(&mut self, now: u32) -> u64 {
         let step = now.wrapping_sub(self.last);
         self.last = now;

@@ -32,7 +32,8 @@ pub(super) const BLOCK_TIMEOUT: Duration = Duration::from_millis(10);
 pub enum Direction {
     /// Those it received.
     In,
-    /// Those the host sent.
+    /// Those the host sent. The others still pass through the ring, where libpcap leaves them out:
+    /// they take room there, and count among the dropped ones.
     Out,
     /// All.
     #[default]
@@ -67,8 +68,8 @@ impl fmt::Display for Direction {
 pub struct PcapOptions {
     /// The interface's name (an altname of up to 15 bytes will do), or [`ANY`].
     pub interface: String,
-    /// Size of the kernel ring in bytes; rounded up to whole blocks of 256 KiB, 2 GiB at most. Short
-    /// of memory, libpcap takes less.
+    /// Size of the kernel ring in bytes; rounded up to whole blocks of 256 KiB, 2 GiB at most.
+    /// Short of memory, libpcap takes less.
     pub buffer: usize,
     /// The longest piece of a packet wanted, in bytes; 0 for [`MAX_PACKET`].
     pub snaplen: u32,
@@ -191,8 +192,8 @@ pub(super) fn start(options: &PcapOptions) -> Result<Started, OpenError> {
     })
 }
 
-/// The interface's number. It keeps libpcap's other devices out, such as USB and D-Bus, which are no
-/// packet sockets.
+/// The interface's number. It keeps libpcap's other devices out, such as USB and D-Bus, which are
+/// no packet sockets.
 fn index(name: &str) -> Result<Option<i32>, OpenError> {
     if name == ANY {
         return Ok(None);
@@ -242,7 +243,8 @@ fn activate(options: &PcapOptions) -> Result<Capture<Active>, OpenError> {
 
 /// Limits the capture to the direction that is wanted.
 ///
-/// What the host sends over loopback is received there as well, and libpcap passes on the latter only.
+/// What the host sends over loopback is received there as well, and libpcap passes on the latter
+/// only.
 fn direct(capture: &mut Capture<Active>, options: &PcapOptions) -> Result<(), OpenError> {
     let name = &options.interface;
     let wanted = match options.direction {
@@ -264,8 +266,8 @@ fn direct(capture: &mut Capture<Active>, options: &PcapOptions) -> Result<(), Op
     Ok(())
 }
 
-/// Puts the filter into the kernel. It is also what cuts packets there, before they take room in the
-/// ring: so a snap length without a filter gets an empty one.
+/// Puts the filter into the kernel. It is also what cuts packets there, before they take room in
+/// the ring: so a snap length without a filter gets an empty one.
 fn install(
     capture: &mut Capture<Active>,
     options: &PcapOptions,

@@ -536,8 +536,8 @@ fn drop_capabilities() {
     const VERSION_3: u32 = 0x2008_0522;
     let header = [VERSION_3, 0];
     let none = [0_u32; 6];
-    // SAFETY: capset(2) of version 3 reads a header of two words and twice three words of sets, which
-    // is what the arrays hold, and writes neither.
+    // SAFETY: capset(2) of version 3 reads a header of two words and twice three words of sets,
+    // which is what the arrays hold, and writes neither.
     let status = unsafe { libc::syscall(libc::SYS_capset, header.as_ptr(), none.as_ptr()) };
     assert_eq!(status, 0);
 }

@@ -49,8 +49,8 @@ pub(super) struct Refusal {
 
 /// Starts the capture.
 ///
-/// The pcap crate's own `open` hides the number that tells the causes apart, and takes a warning, such
-/// as of a device type that libpcap does not know, for an error.
+/// The pcap crate's own `open` hides the number that tells the causes apart, and takes a warning,
+/// such as of a device type that libpcap does not know, for an error.
 pub(super) fn activate(inactive: Capture<Inactive>) -> Result<Activated, Refusal> {
     let handle = inactive.as_ptr();
     // SAFETY: `handle` is a live handle, made by `pcap_create` and not activated before: the crate
@@ -82,7 +82,8 @@ pub(super) fn nanos_per_tick(capture: &Capture<Active>) -> u64 {
 
 /// Lets no further packet into the ring; those that are in it stay.
 ///
-/// It goes round `pcap_setfilter` on purpose, which would put the new filter to packets in the ring too.
+/// It goes round `pcap_setfilter` on purpose, which would put the new filter to packets in the ring
+/// too.
 pub(super) fn accept_nothing(socket: BorrowedFd<'_>) -> io::Result<()> {
     let mut refuse = libc::sock_filter {
         code: 0x06, // BPF_RET | BPF_K
@@ -190,8 +191,8 @@ fn flags_in(request: &Request) -> i32 {
 }
 
 fn ask(socket: BorrowedFd<'_>, what: libc::Ioctl, request: &mut Request) -> io::Result<()> {
-    // SAFETY: `request` has the layout and size of an `ifreq`, which the two requests used here read
-    // and write, and is not aliased during the call.
+    // SAFETY: `request` has the layout and size of an `ifreq`, which the two requests used here
+    // read and write, and is not aliased during the call.
     let status = unsafe { libc::ioctl(socket.as_raw_fd(), what, std::ptr::from_mut(request)) };
     if status == 0 {
         return Ok(());
