@@ -3,6 +3,8 @@
 //! The rule: a sink takes whole batches and owes an answer for every record of each. It is owned by
 //! one publisher thread and knows nothing of sources or workers.
 
+pub mod librdkafka;
+
 use std::io;
 use std::os::fd::BorrowedFd;
 use std::time::{Duration, Instant};
