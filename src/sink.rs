@@ -4,6 +4,7 @@
 //! one publisher thread and knows nothing of sources or workers.
 
 pub mod discard;
+pub mod librdkafka;
 
 use std::io;
 use std::os::fd::BorrowedFd;

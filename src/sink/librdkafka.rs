@@ -1,0 +1,412 @@
+//! The sink that publishes through librdkafka: Kerberos, OAUTHBEARER, and every setting there is.
+//!
+//! The rule: a batch lent to librdkafka stays in its slot, untouched, until each of its records is
+//! answered. librdkafka copies no payload; it points into the batch.
+//!
+//! Batches fill the sink's partitions in turn, one batch each. Where librdkafka's own queue is full, the
+//! rest of a batch waits in its slot and goes on when reports come. A fatal error ends a client, not the
+//! sink: what was sent is waited for, then a new client takes over.
+
+mod client;
+mod connect;
+mod log;
+mod outcome;
+mod slot;
+
+use std::collections::VecDeque;
+use std::fmt;
+use std::io;
+use std::os::fd::{AsFd, BorrowedFd};
+use std::time::{Duration, Instant};
+
+use nix::errno::Errno;
+use nix::poll::{PollFd, PollFlags, ppoll};
+use nix::sys::eventfd::{EfdFlags, EventFd};
+use nix::sys::time::TimeSpec;
+use rdkafka_sys::rd_kafka_resp_err_t as Code;
+
+use crate::batch::Batch;
+use crate::kafka::settings::ProducerSettings;
+use crate::record::{Encoding, RecordTime};
+use crate::sink::{Finished, Sink, SinkError};
+
+pub use client::ClientError;
+use client::{Client, Kind, Purge};
+pub use connect::{Cluster, ConnectError, Trouble};
+use log::Log;
+use slot::Slot;
+
+/// The most batches the sink holds. librdkafka keeps about 190 bytes for each record it was lent; this
+/// bounds them, and the rest waits in our ring at no cost.
+pub const MAX_BATCHES: usize = 16;
+
+/// How long records in flight may still be answered after a fatal error, before they are given up.
+const FATAL_GRACE: Duration = Duration::from_secs(5);
+
+/// How long purged records may take to be reported before the client is dropped with them.
+const PURGE_GRACE: Duration = Duration::from_secs(5);
+
+/// How often a sink in trouble looks again without being woken.
+const RETRY: Duration = Duration::from_millis(100);
+
+/// Receives librdkafka's statistics as JSON, one object for each `statistics.interval.ms`.
+pub type OnStatistics = Box<dyn FnMut(&str) + Send>;
+
+/// A sink for some partitions of one topic, through a librdkafka producer of its own.
+pub struct LibrdkafkaSink {
+    /// Dropped first: its threads read the batches.
+    client: Option<Client>,
+    slots: Box<[Option<Slot>]>,
+    /// The slots in use, in the order their batches came.
+    order: VecDeque<usize>,
+    done: Vec<Finished>,
+    settings: ProducerSettings,
+    topic: String,
+    partitions: Vec<i32>,
+    next_partition: usize,
+    /// Whether a burst may go by one call: the record's time is now, and there is no header.
+    by_burst: bool,
+    is_full: bool,
+    fatal: Option<Fatal>,
+    is_finishing: bool,
+    log: Log,
+    on_statistics: Option<OnStatistics>,
+    wake: EventFd,
+}
+
+/// A client that has ended.
+#[derive(Debug)]
+struct Fatal {
+    since: Instant,
+    code: Code,
+    said: String,
+    is_purged: bool,
+}
+
+impl fmt::Debug for LibrdkafkaSink {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("LibrdkafkaSink")
+            .field("topic", &self.topic)
+            .field("partitions", &self.partitions)
+            .field("batches", &self.order.len())
+            .finish_non_exhaustive()
+    }
+}
+
+impl LibrdkafkaSink {
+    fn new(
+        settings: ProducerSettings,
+        topic: &str,
+        partitions: Vec<i32>,
+        encoding: &Encoding,
+        log: Log,
+    ) -> Result<Self, ConnectError> {
+        assert!(!partitions.is_empty(), "a sink has at least one partition");
+        let wake = EventFd::from_flags(EfdFlags::EFD_NONBLOCK | EfdFlags::EFD_CLOEXEC).map_err(
+            |errno| ClientError {
+                said: format!("no eventfd: {errno}"),
+            },
+        )?;
+        let client = Client::new(&settings.client_config(), topic, wake.as_fd())?;
+        Ok(Self {
+            client: Some(client),
+            slots: (0..MAX_BATCHES).map(|_| None).collect(),
+            order: VecDeque::with_capacity(MAX_BATCHES),
+            done: Vec::with_capacity(MAX_BATCHES),
+            settings,
+            topic: topic.to_owned(),
+            partitions,
+            next_partition: 0,
+            by_burst: encoding.record_time == RecordTime::Now && !encoding.headers,
+            is_full: false,
+            fatal: None,
+            is_finishing: false,
+            log,
+            on_statistics: None,
+            wake,
+        })
+    }
+
+    /// Has librdkafka's statistics given to `each`; they are off unless `statistics.interval.ms` is set.
+    pub fn on_statistics(&mut self, each: OnStatistics) {
+        self.on_statistics = Some(each);
+    }
+
+    /// The partitions it fills.
+    pub fn partitions(&self) -> &[i32] {
+        &self.partitions
+    }
+
+    /// Hands over what is not librdkafka's yet, batch by batch in the order they came.
+    fn hand_over(&mut self) {
+        self.is_full = false;
+        if self.fatal.is_some() {
+            return;
+        }
+        let Some(client) = &mut self.client else {
+            return;
+        };
+        for &at in &self.order {
+            let slot = self.slots[at].as_mut().expect("a slot in order is in use");
+            let stopped = if self.by_burst {
+                slot.lend_in_bursts(client, at)
+            } else {
+                slot.lend_singly(client, at)
+            };
+            if stopped.is_some() {
+                self.is_full = true;
+                break;
+            }
+        }
+    }
+
+    /// Takes every report there is.
+    fn serve(&mut self) {
+        let Some(client) = &self.client else { return };
+        let acks = self.settings.acks();
+        let may_go_again = !self.is_finishing;
+        while let Some(mut event) = client.next() {
+            match event.kind() {
+                Kind::Reports => {
+                    for report in event.reports() {
+                        let slot = self.slots[report.slot]
+                            .as_mut()
+                            .expect("a record is reported before its slot is emptied");
+                        slot.answer(report, acks, may_go_again && self.fatal.is_some());
+                    }
+                }
+                Kind::Error { code, text } => {
+                    if code == Code::RD_KAFKA_RESP_ERR__FATAL {
+                        self.fatal = self.fatal.take().or_else(|| Fatal::of(client));
+                    } else {
+                        self.log.write(4, &format!("{code:?}"), &text);
+                    }
+                }
+                Kind::Log {
+                    level,
+                    facility,
+                    text,
+                } => self.log.write(level, &facility, &text),
+                Kind::Statistics(json) => {
+                    if let Some(each) = &mut self.on_statistics {
+                        each(&json);
+                    }
+                }
+                Kind::Other => {}
+            }
+        }
+        self.collect();
+    }
+
+    /// Moves every batch whose records are all answered out of its slot.
+    fn collect(&mut self) {
+        let (slots, done) = (&mut self.slots, &mut self.done);
+        self.order.retain(|&at| {
+            if !slots[at].as_ref().is_some_and(Slot::is_done) {
+                return true;
+            }
+            done.extend(slots[at].take().map(Slot::finish));
+            false
+        });
+    }
+
+    /// Whether a record is with librdkafka and not answered.
+    fn is_waiting(&self) -> bool {
+        self.slots.iter().flatten().any(Slot::is_waiting)
+    }
+
+    /// Brings a client that has ended to its end, and makes the next one when nothing of it is left.
+    fn recover(&mut self) -> Result<(), SinkError> {
+        let Some(client) = &self.client else {
+            return Ok(());
+        };
+        if self.fatal.is_none() && self.is_full {
+            self.fatal = Fatal::of(client);
+        }
+        let is_waiting = self.is_waiting();
+        let Some(fatal) = &mut self.fatal else {
+            return Ok(());
+        };
+        if is_waiting {
+            let is_due = fatal.since.elapsed() > FATAL_GRACE;
+            if is_due && !std::mem::replace(&mut fatal.is_purged, true) {
+                client.purge(Purge::All);
+            }
+            return Ok(());
+        }
+        self.rebuild()
+    }
+
+    fn rebuild(&mut self) -> Result<(), SinkError> {
+        let Some(fatal) = self.fatal.take() else {
+            return Ok(());
+        };
+        self.client = None;
+        let is_refused = matches!(
+            fatal.code,
+            Code::RD_KAFKA_RESP_ERR_CLUSTER_AUTHORIZATION_FAILED
+                | Code::RD_KAFKA_RESP_ERR__UNSUPPORTED_FEATURE
+        );
+        if is_refused && self.settings.is_idempotent() {
+            self.do_without_idempotence(&fatal)?;
+        } else {
+            tracing::error!(
+                topic = self.topic,
+                "librdkafka gave up: {}; a new producer takes over",
+                fatal.said
+            );
+        }
+        for &at in &self.order {
+            let slot = self.slots[at].as_mut().expect("a slot in order is in use");
+            slot.renew();
+        }
+        self.collect();
+        let config = self.settings.client_config();
+        let client = Client::new(&config, &self.topic, self.wake.as_fd());
+        self.client = Some(client.map_err(|error| SinkError {
+            doing: format!("making a new producer for topic {}", self.topic),
+            cause: error.into(),
+        })?);
+        self.hand_over();
+        Ok(())
+    }
+
+    /// The broker gives us no producer id: goes on without one, unless the user insists.
+    fn do_without_idempotence(&mut self, fatal: &Fatal) -> Result<(), SinkError> {
+        if self.settings.asked_for_idempotence() {
+            return Err(SinkError {
+                doing: "asking for a producer id, as enable.idempotence=true needs".to_owned(),
+                cause: io::Error::other(fatal.said.clone()),
+            });
+        }
+        tracing::warn!(
+            topic = self.topic,
+            "no producer id ({}); going on without idempotence: after a fault, records may be stored twice",
+            fatal.said
+        );
+        let settings = self.settings.clone().without_idempotence();
+        self.settings = settings.map_err(|error| SinkError {
+            doing: "switching idempotence off".to_owned(),
+            cause: io::Error::other(error),
+        })?;
+        Ok(())
+    }
+
+    /// Waits for a report, for `wake` if the sink could take a batch, or for `limit`.
+    fn wait(&self, wake: BorrowedFd<'_>, limit: Duration) -> Result<(), SinkError> {
+        let is_troubled = self.is_full || self.fatal.is_some();
+        let limit = if is_troubled { limit.min(RETRY) } else { limit };
+        let mut fds = [
+            PollFd::new(self.wake.as_fd(), PollFlags::POLLIN),
+            PollFd::new(wake, PollFlags::POLLIN),
+        ];
+        let watched = if self.has_room() { 2 } else { 1 };
+        let limit = TimeSpec::from_duration(limit);
+        match ppoll(&mut fds[..watched], Some(limit), None) {
+            Ok(_) | Err(Errno::EINTR) => Ok(()),
+            Err(errno) => Err(SinkError {
+                doing: "waiting for librdkafka".to_owned(),
+                cause: errno.into(),
+            }),
+        }
+    }
+
+    /// Reports, hand-over, recovery: all that can be done without waiting.
+    fn turn(&mut self) -> Result<(), SinkError> {
+        // An empty eventfd is no error, and a full one cannot be.
+        let _ = self.wake.read();
+        self.serve();
+        self.recover()?;
+        if self.is_full {
+            self.hand_over();
+            self.collect();
+        }
+        Ok(())
+    }
+
+    /// Gives up what is left: purges, and drops the client if it does not report in time.
+    fn give_up(&mut self) {
+        self.is_finishing = true;
+        for slot in self.slots.iter_mut().flatten() {
+            slot.give_up_rest();
+        }
+        self.collect();
+        if let Some(client) = &self.client {
+            client.purge(Purge::All);
+        }
+        let end = Instant::now() + PURGE_GRACE;
+        while self.is_waiting() && Instant::now() < end {
+            self.serve();
+            std::thread::sleep(Duration::from_millis(1));
+        }
+        self.serve();
+        self.client = None;
+        for slot in self.slots.iter_mut().flatten() {
+            slot.abandon();
+        }
+        self.collect();
+    }
+}
+
+impl Fatal {
+    /// The fatal error of a client that has one.
+    fn of(client: &Client) -> Option<Self> {
+        let (code, said) = client.fatal()?;
+        client.purge(Purge::Queue);
+        Some(Self {
+            since: Instant::now(),
+            code,
+            said,
+            is_purged: false,
+        })
+    }
+}
+
+impl Sink for LibrdkafkaSink {
+    fn has_room(&self) -> bool {
+        self.order.len() < MAX_BATCHES && !self.is_full && self.fatal.is_none()
+    }
+
+    fn send(&mut self, batch: Batch) {
+        let free = self.slots.iter().position(Option::is_none);
+        let at = free.expect("a batch is sent only where there is room");
+        let partition = self.partitions[self.next_partition];
+        self.next_partition = (self.next_partition + 1) % self.partitions.len();
+        self.slots[at] = Some(Slot::new(batch, partition));
+        self.order.push_back(at);
+        self.hand_over();
+        self.collect();
+    }
+
+    fn poll(
+        &mut self,
+        wake: BorrowedFd<'_>,
+        limit: Duration,
+        finished: &mut Vec<Finished>,
+    ) -> Result<(), SinkError> {
+        self.turn()?;
+        if self.done.is_empty() {
+            self.wait(wake, limit)?;
+            self.turn()?;
+        }
+        finished.append(&mut self.done);
+        Ok(())
+    }
+
+    fn finish(&mut self, deadline: Instant, finished: &mut Vec<Finished>) -> Result<(), SinkError> {
+        let mut result = Ok(());
+        while !self.order.is_empty() && result.is_ok() {
+            let left = deadline.saturating_duration_since(Instant::now());
+            if left.is_zero() {
+                break;
+            }
+            if let Some(client) = &self.client {
+                client.flush(left.min(RETRY));
+            }
+            result = self.turn();
+        }
+        self.give_up();
+        finished.append(&mut self.done);
+        result
+    }
+}
