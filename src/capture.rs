@@ -108,7 +108,8 @@ pub fn run(config: &Config) -> Result<Exit, CaptureError> {
         .metrics
         .map(|address| Server::start(address, &board, &[]));
     let _metrics = metrics.transpose()?;
-    let control = Arc::new(Control::default());
+    let asking = sender.clone();
+    let control = Arc::new(Control::new(move || drop(asking.send(Event::Asked))));
     let shared = Shared {
         control: control.clone(),
         board: board.clone(),
@@ -226,10 +227,6 @@ impl Run<'_> {
 }
 
 impl Capture for Run<'_> {
-    fn asked(&self) -> bool {
-        self.control.asked()
-    }
-
     fn stop(&mut self) {
         let _ = sd_notify::notify(&[sd_notify::NotifyState::Stopping]);
         self.board.set_attached(false);

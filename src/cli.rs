@@ -3,6 +3,7 @@
 //! The rule: this is the only place that prints an error or settles an exit code.
 
 pub mod capture;
+pub mod doctor;
 pub mod generate;
 mod manual;
 pub mod verify;
@@ -17,6 +18,7 @@ use clap::{CommandFactory, FromArgMatches, Parser, Subcommand};
 use crate::exit::Exit;
 
 use capture::CaptureArgs;
+use doctor::DoctorArgs;
 use generate::GenerateArgs;
 use manual::{CompletionsArgs, ManArgs};
 use verify::VerifyArgs;
@@ -40,6 +42,8 @@ enum Command {
     /// Capture packets from interfaces or files into Kafka or a file
     #[command(after_help = manual::EXIT_CODES)]
     Capture(Box<CaptureArgs>),
+    /// Check whether this machine, an interface and a cluster are ready, and say what to mend
+    Doctor(DoctorArgs),
     /// Send numbered, checksummed frames out of an interface
     #[command(hide = true)]
     Generate(GenerateArgs),
@@ -66,6 +70,7 @@ pub fn run(arguments: impl IntoIterator<Item = OsString>) -> Exit {
     };
     match cli.command {
         Command::Capture(args) => capture::run(*args),
+        Command::Doctor(args) => doctor::run(&args),
         Command::Generate(args) => generate::run(&args),
         Command::Verify(args) => verify::run(&args),
         Command::Completions(args) => manual::completions(&args, Cli::command()),
@@ -96,6 +101,3 @@ pub(crate) fn complain(error: &dyn Error) {
     }
     let _ = writeln!(io::stderr(), "ringtap: {text}");
 }
-//! The command line: one file per subcommand, from what was written to what is to be done.
-
-pub mod doctor;

@@ -13,6 +13,7 @@ use std::time::Duration;
 
 use crate::batch::{HEADER_LEN, RECORD_OVERHEAD};
 use crate::cli::capture::{CaptureArgs, Direction, Idle, KeyUnit, LogFormat, Mode, RecordClock};
+use crate::kafka::SettingsError;
 use crate::packet::MAX_PACKET;
 use crate::record::{Encoding, KeyTime, RecordTime};
 use crate::source::file::{Speed, SpeedError};
@@ -41,6 +42,9 @@ pub enum ConfigError {
     /// Two keys contradict each other, or one is missing.
     #[error("{0}")]
     Contradiction(String),
+    /// A Kafka setting is refused.
+    #[error(transparent)]
+    Kafka(#[from] SettingsError),
     /// The configuration file cannot be read or understood.
     #[error("configuration file {path}: {what}")]
     File {

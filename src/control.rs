@@ -3,14 +3,15 @@
 //! The rule: a thread is never stopped, it is asked. Stopping runs in the direction of the packets:
 //! sources, then workers, then publishers; each step begins when the one before it is over.
 
+use std::fmt;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::time::{Duration, Instant};
 
 /// The flags of one capture, shared by reference between all its threads.
-#[derive(Debug)]
 pub struct Control {
     start: Instant,
     asked: AtomicBool,
+    on_ask: Box<dyn Fn() + Send + Sync>,
     stop: AtomicBool,
     workers_done: AtomicBool,
     deadline: AtomicU64,
@@ -18,7 +19,25 @@ pub struct Control {
 
 impl Default for Control {
     fn default() -> Self {
+        Self::new(|| ())
+    }
+}
+
+impl fmt::Debug for Control {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Control")
+            .field("asked", &self.asked)
+            .field("stop", &self.stop)
+            .field("workers_done", &self.workers_done)
+            .finish_non_exhaustive()
+    }
+}
+
+impl Control {
+    /// Flags of a capture that runs; `on_ask` is called once, when somebody first asks for a stop.
+    pub fn new(on_ask: impl Fn() + Send + Sync + 'static) -> Self {
         Self {
+            on_ask: Box::new(on_ask),
             start: Instant::now(),
             asked: AtomicBool::new(false),
             stop: AtomicBool::new(false),
@@ -26,17 +45,12 @@ impl Default for Control {
             deadline: AtomicU64::new(u64::MAX),
         }
     }
-}
 
-impl Control {
     /// Asks the thread that supervises the capture to begin the stop.
     pub fn ask(&self) {
-        self.asked.store(true, Ordering::Release);
-    }
-
-    /// Whether somebody asked for a stop.
-    pub fn asked(&self) -> bool {
-        self.asked.load(Ordering::Acquire)
+        if !self.asked.swap(true, Ordering::AcqRel) {
+            (self.on_ask)();
+        }
     }
 
     /// Asks workers to drain their sources, and everybody to be done within `limit` from now.

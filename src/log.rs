@@ -1,9 +1,12 @@
 //! Log lines: on standard error, for people or as JSON.
 
+use std::io::IsTerminal;
+
 use tracing::level_filters::LevelFilter;
 use tracing_subscriber::fmt::time::SystemTime;
 
 use crate::cli::capture::LogFormat;
+use crate::progress;
 
 /// Begins to log. `verbose` counts `-v`; `quiet` leaves errors only. A second call changes nothing.
 pub fn init(format: LogFormat, verbose: u8, quiet: bool) {
@@ -15,7 +18,8 @@ pub fn init(format: LogFormat, verbose: u8, quiet: bool) {
     };
     let builder = tracing_subscriber::fmt()
         .with_max_level(level)
-        .with_writer(std::io::stderr)
+        .with_writer(progress::stderr)
+        .with_ansi(std::io::stderr().is_terminal())
         .with_target(false);
     let _ = match format {
         LogFormat::Text => builder.with_timer(SystemTime).try_init(),

@@ -4,6 +4,7 @@
 //! one publisher thread and knows nothing of sources or workers.
 
 pub mod discard;
+pub mod file;
 pub mod librdkafka;
 
 use std::io;
@@ -12,8 +13,6 @@ use std::time::{Duration, Instant};
 
 use crate::batch::Batch;
 use crate::counters::Failed;
-
-pub mod file;
 
 /// What became of the records of one batch; the counts add up to the batch's records.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]

@@ -2,6 +2,7 @@
 
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
+use std::time::Duration;
 
 use tracing::info;
 
@@ -14,8 +15,12 @@ use crate::interfaces::Interfaces;
 use crate::ledger::{Board, SinkKind};
 use crate::sink::discard::Discard;
 use crate::sink::file::{Destination, FileConfig, FileError, FileSink};
+use crate::sink::librdkafka::{Cluster, ConnectError, LibrdkafkaSink};
 
 use super::pipeline::{self, Rings, Shared};
+
+/// How long the brokers may take for their first answer.
+const CONNECT: Duration = Duration::from_secs(15);
 
 /// Why a sink was refused.
 #[derive(Debug, thiserror::Error)]
@@ -23,6 +28,9 @@ pub enum OutputError {
     /// The file cannot be written.
     #[error(transparent)]
     File(#[from] FileError),
+    /// The cluster is not there, or not for us.
+    #[error(transparent)]
+    Connect(#[from] ConnectError),
 }
 
 impl OutputError {
@@ -30,7 +38,9 @@ impl OutputError {
     pub(super) fn exit(&self) -> Exit {
         match self {
             Self::File(FileError::Start(_)) => Exit::Setup,
-            Self::File(_) => Exit::Usage,
+            Self::Connect(ConnectError::Settings(_) | ConnectError::TopicName { .. })
+            | Self::File(_) => Exit::Usage,
+            Self::Connect(_) => Exit::Setup,
         }
     }
 }
@@ -71,6 +81,8 @@ pub(super) fn holds_one_link_type(config: &Config) -> bool {
 pub(super) enum Sinks {
     /// A capture file.
     File(Box<FileSink>),
+    /// A Kafka topic, through librdkafka: each has partitions of its own.
+    Librdkafka(Vec<LibrdkafkaSink>),
     /// Nothing is kept.
     Discard,
 }
@@ -78,13 +90,17 @@ pub(super) enum Sinks {
 impl Sinks {
     /// How many publishers they take.
     pub(super) fn publishers(&self) -> usize {
-        1
+        match self {
+            Self::Librdkafka(sinks) => sinks.len(),
+            Self::File(_) | Self::Discard => 1,
+        }
     }
 
     /// Starts their publishers.
     pub(super) fn publish(self, rings: &Rings, shared: &Shared) -> std::io::Result<()> {
         match self {
             Self::File(sink) => pipeline::publish(vec![*sink], rings, shared),
+            Self::Librdkafka(sinks) => pipeline::publish(sinks, rings, shared),
             Self::Discard => pipeline::publish(vec![Discard::default()], rings, shared),
         }
     }
@@ -100,7 +116,31 @@ pub(super) fn open(
     control: &Arc<Control>,
 ) -> Result<Sinks, OutputError> {
     match &config.output {
-        Output::Kafka { .. } => todo!(),
+        Output::Kafka { topic, settings } => {
+            let cluster = Cluster::connect(settings, topic, CONNECT)?;
+            let partitions = usize::try_from(cluster.partitions()).unwrap_or(1);
+            let publishers = queues.len().min(partitions).max(1);
+            for notice in cluster.settings().notices() {
+                info!("{notice}");
+            }
+            info!(
+                topic,
+                partitions,
+                publishers,
+                brokers = cluster.brokers().len(),
+                "publishing through librdkafka"
+            );
+            if publishers < queues.len() {
+                info!(
+                    queues = queues.len(),
+                    "queues share partitions: batches of one partition may overlap in time by a linger"
+                );
+            }
+            let sinks = (0..publishers)
+                .map(|at| cluster.sink(cluster.share(at, publishers), &config.encoding))
+                .collect::<Result<_, _>>()?;
+            Ok(Sinks::Librdkafka(sinks))
+        }
         Output::Discard => Ok(Sinks::Discard),
         Output::File(file) => {
             let path = file.path.clone().unwrap_or_else(|| default_path(names));

@@ -20,6 +20,8 @@ const TICK: Duration = Duration::from_millis(100);
 pub(super) enum Event {
     /// A signal came.
     Signal(Signal),
+    /// A worker or sink asked for a stop: the count of `-c` or the last file of `-W` is reached.
+    Asked,
     /// A worker has ended; its last batch is handed over.
     WorkerEnded {
         /// Its interface and queue.
@@ -33,8 +35,6 @@ pub(super) enum Event {
 
 /// What the supervisor does when something happens; told apart from the loop so that it can be read.
 pub(super) trait Capture {
-    /// Whether a worker asked for a stop (`-c` is reached).
-    fn asked(&self) -> bool;
     /// Takes nothing new in, and drains within the configured time.
     fn stop(&mut self);
     /// Gives the drain up.
@@ -89,6 +89,7 @@ impl Supervisor {
                     info!(%signal, "stopping");
                     true
                 }
+                Ok(Event::Asked) => true,
                 Ok(Event::WorkerEnded { label, outcome }) => {
                     let ended = self.worker_ended(&label, outcome);
                     exit = exit.and(ended);
@@ -106,7 +107,7 @@ impl Supervisor {
                 Err(RecvTimeoutError::Disconnected) => break,
             };
             let due = self.until.is_some_and(|until| Instant::now() >= until);
-            if (stop || due || capture.asked()) && !stopping {
+            if (stop || due) && !stopping {
                 stopping = true;
                 capture.stop();
             }

@@ -6,10 +6,37 @@ use std::io::{self, IsTerminal, Write};
 
 use clap::Args;
 
+use crate::cli::complain;
 use crate::doctor::{self, Kafka, Mode, Question};
+use crate::exit::Exit;
+use crate::kafka::Settings;
 
-/// Exit code when a capture would not start: set-up refused.
-const REFUSED: u8 = 3;
+/// Runs `ringtap doctor`.
+pub(super) fn run(args: &DoctorArgs) -> Exit {
+    let settings = match &args.brokers {
+        Some(brokers) => Settings::gather(Some(brokers), None, &args.settings),
+        None => Ok(Settings::new()),
+    };
+    let settings = match settings {
+        Ok(settings) => settings,
+        Err(error) => {
+            complain(&error);
+            return Exit::Usage;
+        }
+    };
+    let pairs = settings
+        .iter()
+        .map(|(key, value)| (key.to_owned(), value.to_owned()))
+        .collect();
+    match args.look(pairs) {
+        Ok(exit) => exit,
+        Err(cause) if cause.kind() == io::ErrorKind::BrokenPipe => Exit::Done,
+        Err(cause) => {
+            complain(&cause);
+            Exit::Failed
+        }
+    }
+}
 
 /// Says what would stop a capture or cost packets, and the command that mends it.
 #[derive(Clone, Debug, Args)]
@@ -57,7 +84,7 @@ impl DoctorArgs {
     /// Looks, writes what was found to standard output, and returns the exit code.
     ///
     /// `settings` are the checked pairs of `-X`; `bootstrap.servers` is added from `-k`.
-    pub fn run(&self, settings: Vec<(String, String)>) -> io::Result<u8> {
+    fn look(&self, settings: Vec<(String, String)>) -> io::Result<Exit> {
         let report = if self.restore {
             doctor::restore(&self.interfaces)
         } else {
@@ -73,18 +100,16 @@ impl DoctorArgs {
                 writeln!(out, "{}", report.verdict())?;
             }
         }
-        Ok(if report.would_start() { 0 } else { REFUSED })
+        Ok(if report.would_start() {
+            Exit::Done
+        } else {
+            Exit::Setup
+        })
     }
 
-    fn question(&self, mut settings: Vec<(String, String)>) -> Question {
-        let kafka = self
-            .brokers
-            .clone()
-            .zip(self.topic.clone())
-            .map(|(brokers, topic)| {
-                settings.push(("bootstrap.servers".to_owned(), brokers));
-                Kafka { settings, topic }
-            });
+    fn question(&self, settings: Vec<(String, String)>) -> Question {
+        let topic = self.topic.clone().filter(|_| self.brokers.is_some());
+        let kafka = topic.map(|topic| Kafka { settings, topic });
         Question {
             interfaces: self.interfaces.clone(),
             mode: self.mode,

@@ -7,6 +7,7 @@ use std::path::PathBuf;
 
 use crate::cli::capture::{CaptureArgs, FileFormat};
 use crate::format::write::{Format, Fraction};
+use crate::kafka::Settings;
 use crate::sink::file::Rotation;
 
 use super::{ConfigError, Size, value};
@@ -27,14 +28,10 @@ pub struct FileOutput {
 pub enum Output {
     /// A Kafka topic.
     Kafka {
-        /// HOST:PORT, separated by commas.
-        brokers: String,
         /// The topic.
         topic: String,
-        /// What `-X` said, in order.
-        set: Vec<String>,
-        /// A file in fastcapa's format.
-        fastcapa: Option<PathBuf>,
+        /// Brokers and every other setting.
+        settings: Settings,
     },
     /// A capture file.
     File(FileOutput),
@@ -56,28 +53,21 @@ pub(super) fn output(args: &CaptureArgs) -> Result<Output, ConfigError> {
     if args.sink.is_some() {
         return Ok(Output::Discard);
     }
-    if let Some(brokers) = &args.brokers {
+    let named = |set: &String| {
+        let key = set.split('=').next().unwrap_or_default().trim();
+        ["bootstrap.servers", "metadata.broker.list"].contains(&key)
+    };
+    if args.brokers.is_some() || args.fastcapa_config.is_some() || args.set.iter().any(named) {
         let topic = args.topic.clone().unwrap_or_else(|| "pcap".into());
+        let (brokers, file) = (args.brokers.as_deref(), args.fastcapa_config.as_deref());
+        let settings = Settings::gather(brokers, file, &args.set)?;
+        settings.producer()?;
         return Ok(Output::Kafka {
-            brokers: brokers.clone(),
             topic: checked_topic(topic)?,
-            set: args.set.clone(),
-            fastcapa: args.fastcapa_config.clone(),
+            settings,
         });
     }
-    if args.topic.is_some() || !args.set.is_empty() || args.fastcapa_config.is_some() {
-        let named = args.set.iter().any(|set| {
-            ["bootstrap.servers", "metadata.broker.list"]
-                .contains(&set.split('=').next().unwrap_or(""))
-        });
-        if named || args.fastcapa_config.is_some() {
-            return Ok(Output::Kafka {
-                brokers: String::new(),
-                topic: checked_topic(args.topic.clone().unwrap_or_else(|| "pcap".into()))?,
-                set: args.set.clone(),
-                fastcapa: args.fastcapa_config.clone(),
-            });
-        }
+    if args.topic.is_some() || !args.set.is_empty() {
         return Err(ConfigError::Contradiction(
             "a topic or Kafka settings without brokers: name them with -k HOST:PORT".into(),
         ));

@@ -162,6 +162,28 @@ impl Settings {
         Self::default()
     }
 
+    /// The settings of one command: the environment, then `fastcapa`'s file, then each of `set` (`-X`), then
+    /// `brokers` (`-k`); a later one replaces an earlier.
+    pub fn gather(
+        brokers: Option<&str>,
+        fastcapa: Option<&Path>,
+        set: &[String],
+    ) -> Result<Self, SettingsError> {
+        let mut settings = Self::new();
+        settings.environment(std::env::vars_os())?;
+        if let Some(path) = fastcapa {
+            settings.fastcapa(path)?;
+        }
+        for text in set {
+            settings.parse(text)?;
+        }
+        if let Some(brokers) = brokers {
+            settings.set("bootstrap.servers", brokers)?;
+        }
+        settings.brokers()?;
+        Ok(settings)
+    }
+
     /// Takes `key=value` as after `-X`: cut at the first `=`.
     ///
     /// The value of a secret key may be `@/path`: it is then read from that file, less a newline at the
