@@ -23,7 +23,7 @@ use std::net::IpAddr;
 pub use crate::nic::ethtool::{Channels, Rings};
 pub use crate::nic::irq::Irq;
 pub use crate::nic::note::Note;
-pub use crate::nic::route::XdpMode;
+pub use crate::nic::route::{NicCounts, XdpMode};
 pub use crate::nic::xdp::{Attached, XdpFeatures};
 
 use crate::nic::ethtool::{Driver, Ethtool};
@@ -89,6 +89,11 @@ pub enum Reason {
         /// The kind of that device, as `vlan`.
         kind: String,
     },
+    /// It is the loopback device, on which the host talks to itself.
+    Loopback {
+        /// The interface.
+        interface: String,
+    },
     /// Its packets have no Ethernet header.
     NotEthernet {
         /// The interface.
@@ -112,6 +117,7 @@ impl Reason {
             Self::Address { address, .. } => format!("has {address}"),
             Self::Master { master, kind, .. } => format!("in {kind} {master}"),
             Self::Upper { upper, kind, .. } => format!("carries {kind} {upper}"),
+            Self::Loopback { .. } => "loopback".to_owned(),
             Self::NotEthernet { hardware, .. } => format!("not Ethernet ({hardware})"),
             Self::Taken { program, .. } => format!("taken by XDP {}", program.id),
         }
@@ -134,6 +140,7 @@ impl fmt::Display for Reason {
                 upper,
                 kind,
             } => write!(f, "{interface} carries the {kind} device {upper}"),
+            Self::Loopback { interface } => write!(f, "{interface} is the loopback device"),
             Self::NotEthernet {
                 interface,
                 hardware,
@@ -318,8 +325,9 @@ impl Nic {
 
     /// Whether its packets may be taken away from the stack without cutting the host off.
     ///
-    /// `Ok` only for an Ethernet interface with no IPv4 and no IPv6 address other than link-local,
-    /// in no bridge, bond or team, and under no VLAN, macvlan or ipvlan device: a SPAN or tap port.
+    /// `Ok` only for an Ethernet interface with no IPv4 and no IPv6 address other than link-local, in
+    /// no bridge, bond or team, and under no VLAN, macvlan or ipvlan device: a SPAN or tap port; never
+    /// for the loopback device.
     pub fn capture_only(&self) -> Result<(), Reason> {
         let interface = || self.link.name.clone();
         if let Some(address) = self.addresses().next() {
@@ -340,6 +348,11 @@ impl Nic {
                 interface: interface(),
                 upper,
                 kind,
+            });
+        }
+        if self.is_loopback() {
+            return Err(Reason::Loopback {
+                interface: interface(),
             });
         }
         if !self.is_ethernet() {
@@ -372,6 +385,11 @@ impl Nic {
                 name: xdp::program_name(*id),
             })
             .collect()
+    }
+
+    /// What the kernel has counted on it so far; `None` when it is gone.
+    pub fn counts(&self) -> Option<NicCounts> {
+        route::link(self.link.index).ok().map(|link| link.counts)
     }
 
     /// What it can do with XDP; `None` where neither the kernel (before 6.3) nor its driver's name
