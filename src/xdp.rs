@@ -5,6 +5,7 @@
 
 mod link;
 mod meter;
+mod redirects;
 mod rights;
 
 use std::io;
@@ -17,6 +18,7 @@ use libbpf_rs::skel::{OpenSkel, SkelBuilder};
 use libbpf_rs::{MapCore, MapFlags, MapHandle, PrintLevel};
 
 pub(crate) use meter::{Meter, Tally};
+use redirects::RedirectErrors;
 use rights::{BPF, NET_ADMIN};
 pub(crate) use rights::{IPC_LOCK, NET_RAW};
 
@@ -179,13 +181,6 @@ pub struct Program {
 #[derive(Debug, Default)]
 pub(crate) struct ZeroCopyToken(Arc<()>);
 
-/// The watch over redirects that the kernel refuses; ends when dropped.
-#[derive(Debug)]
-struct RedirectErrors {
-    errors: MapHandle,
-    _links: Vec<OwnedFd>,
-}
-
 impl Program {
     /// Loads the program for one interface.
     ///
@@ -229,7 +224,7 @@ impl Program {
                 doing: doing.clone(),
                 cause,
             })?;
-        let errors = watch_redirects(program.as_fd())
+        let errors = RedirectErrors::watch(program.as_fd())
             .inspect_err(|cause| {
                 tracing::warn!(
                     interface = options.interface,
@@ -319,7 +314,7 @@ impl Program {
 
     /// A reader of what the program counted on `queue`.
     pub(crate) fn meter(&self, queue: u32) -> io::Result<Meter> {
-        let errors = self.errors.as_ref().map(|watch| &watch.errors);
+        let errors = self.errors.as_ref().map(RedirectErrors::map);
         Meter::new(queue, &self.sockets, &self.counts, errors)
     }
 
@@ -407,42 +402,6 @@ impl Attached {
             cause,
         })
     }
-}
-
-/// Begins to count the redirects of `program` that the kernel refuses.
-fn watch_redirects(program: BorrowedFd<'_>) -> libbpf_rs::Result<RedirectErrors> {
-    let mut storage = MaybeUninit::uninit();
-    let builder = skeleton::redirect_errors::RedirectErrorsSkelBuilder::default();
-    let mut open = builder.open(&mut storage)?;
-    let id = libbpf_rs::Program::id_from_fd(program)?;
-    let rodata = open
-        .maps
-        .rodata_data
-        .as_deref_mut()
-        .expect("the program has a constant");
-    rodata.ours = id;
-    let loaded = open.load()?;
-
-    let now = loaded.progs.redirect_err.as_fd();
-    let before_5_13 = loaded.progs.redirect_err_before_5_13.as_fd();
-    let attach = |program: BorrowedFd<'_>| {
-        [c"xdp_redirect_err", c"xdp_redirect_map_err"]
-            .map(|event| link::attach_tracepoint(program, event))
-    };
-    let mut tried = attach(now);
-    if tried.iter().all(Result::is_err) {
-        tried = attach(before_5_13);
-    }
-    let [first, second] = tried;
-    let links = match (first, second) {
-        (Err(cause), Err(_)) => return Err(cause.into()),
-        (first, second) => first.into_iter().chain(second).collect(),
-    };
-    let errors = MapHandle::try_from(&loaded.maps.errors)?;
-    Ok(RedirectErrors {
-        errors,
-        _links: links,
-    })
 }
 
 /// The error for a step that takes `needs`, naming those of them that are not in effect.
