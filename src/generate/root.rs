@@ -90,7 +90,7 @@ impl Pair {
         let mut checker = Checker::new();
         let mut stamped = 0;
         let mut empty = 0;
-        while empty < 10 && !checker.report(&expected).is_complete() {
+        while empty < 20 {
             match capture.next_packet() {
                 Ok(packet) => {
                     let verdict = checker.check(packet.data);
@@ -100,6 +100,7 @@ impl Pair {
                     stamped += u64::from(sent_at.is_some());
                     empty = 0;
                 }
+                Err(_) if checker.report(&expected).is_complete() => break,
                 Err(_) => {
                     thread::sleep(Duration::from_millis(100));
                     empty += 1;
