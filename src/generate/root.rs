@@ -316,3 +316,27 @@ fn a_full_speed_run_that_is_stopped_has_sent_what_it_says() {
         }
     );
 }
+
+#[test]
+fn the_longest_frames_of_each_engine_arrive_in_full() {
+    let pair = Pair::new(9_000);
+    let tally = pair.tally();
+    let mut all = Arrived::default();
+    for (size, engine) in [(2_096, Engine::Live), (9_014, Engine::Socket)] {
+        let sent = pair
+            .send(&[Job::new(Plan::new(0, Size::Fixed(size)), 20_000)])
+            .unwrap();
+        assert_eq!((sent[0].frames, sent[0].engine), (20_000, engine));
+        all.frames += 20_000;
+        all.bytes += 20_000 * u64::from(size);
+        assert_eq!(settled(&tally, all.frames), all);
+    }
+    let too_long = Job {
+        engine: Some(Engine::Live),
+        ..Job::new(Plan::new(0, Size::Fixed(2_097)), 1)
+    };
+    assert!(matches!(
+        pair.send(&[too_long]),
+        Err(GenerateError::TooLong { len: 2_097 })
+    ));
+}
