@@ -31,7 +31,7 @@ use self::umem::{Port, continues};
 use super::{Burst, Source, SourceError};
 use crate::counters::{QueueCounters, QueueState};
 use crate::packet::{LinkType, Packet, Timestamp};
-use crate::xdp::{Meter, Program, Tally, ZeroCopyToken};
+use crate::xdp::{self, Meter, Program, Tally, ZeroCopyToken};
 
 pub use self::bind::{Bind, XskError, ZeroCopy, frame_size, room};
 pub use self::idle::Idle;
@@ -58,6 +58,9 @@ const STILL: Duration = Duration::from_millis(10);
 
 /// The nap between two looks at a ring that is being drained.
 const DRAIN_NAP: Duration = Duration::from_millis(1);
+
+/// The first kernel that has `SO_PREFER_BUSY_POLL`.
+const OLDEST_BUSY_POLL_KERNEL: (u32, u32) = (5, 11);
 
 /// The shape and manners of one queue's socket.
 #[derive(Clone, Debug)]
@@ -153,7 +156,11 @@ impl XskSource {
             cause,
         };
         if config.idle == Idle::BusyPoll {
-            link::prefer_busy_poll(bound.port.fd()).map_err(failed)?;
+            link::prefer_busy_poll(bound.port.fd()).map_err(|cause| {
+                let doing = format!("preferring busy polling on {name}");
+                let too_old = xdp::too_old(&doing, OLDEST_BUSY_POLL_KERNEL);
+                too_old.map_or_else(|| failed(cause), XskError::Program)
+            })?;
         }
         let probe = Probe::new(&name).map_err(failed)?;
         let meter = program.meter(queue).map_err(failed)?;
