@@ -108,15 +108,15 @@ pub enum XdpError {
         #[source]
         cause: io::Error,
     },
-    /// Native mode is refused, and a socket is bound for zero-copy, which only works with it.
+    /// Native mode is refused or not asked for, and a socket is bound for zero-copy, which needs it.
     ///
-    /// The mend: close the sources, open them with [`ZeroCopy::Never`](crate::source::xsk::ZeroCopy),
+    /// The mend: drop the sources, open them with [`ZeroCopy::Never`](crate::source::xsk::ZeroCopy),
     /// attach again.
-    #[error("{interface} refuses native XDP, without which its zero-copy sockets receive nothing")]
+    #[error("generic XDP would leave the zero-copy sockets of {interface} without a packet")]
     ZeroCopyNeedsNative {
         /// The interface.
         interface: String,
-        /// Why native mode was refused.
+        /// Why not natively; `Unsupported` where generic mode was asked for.
         #[source]
         cause: io::Error,
     },
@@ -159,9 +159,9 @@ impl std::fmt::Display for Attach {
 /// What to load.
 #[derive(Clone, Debug)]
 pub struct Options {
-    /// The interface's name, for messages.
+    /// The interface's name; sockets are bound by it.
     pub interface: String,
-    /// The interface's number in this network namespace.
+    /// The interface's number in this network namespace; the program is attached by it.
     pub ifindex: u32,
     /// Whether packets of several fragments are taken (`xdp.frags`); for an MTU above
     /// [`room`](crate::source::xsk::room) of a frame only, as fewer drivers and kernels can.

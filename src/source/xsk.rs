@@ -540,3 +540,25 @@ impl fmt::Debug for XskSource {
             .finish_non_exhaustive()
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::xdp::Attached;
+
+    /// Compiles for types that may move to another thread.
+    fn moves<T: Send>(none: Option<T>) -> bool {
+        none.is_none()
+    }
+
+    #[test]
+    fn a_source_moves_to_its_worker_and_the_program_to_whoever_stops_it() {
+        assert!(moves(None::<XskSource>) && moves(None::<Program>) && moves(None::<Attached>));
+    }
+
+    #[test]
+    fn a_jumbo_link_gets_more_frames() {
+        let frames = |mtu| XskConfig::for_mtu(mtu).frames;
+        assert_eq!((frames(1_500), frames(9_000)), (8_192, 32_768));
+    }
+}
