@@ -176,9 +176,8 @@ impl LibrdkafkaSink {
                     }
                 }
                 Kind::Error { code, text } => {
-                    if code == Code::RD_KAFKA_RESP_ERR__FATAL {
-                        self.fatal = self.fatal.take().or_else(|| Fatal::of(client));
-                    } else {
+                    self.fatal = self.fatal.take().or_else(|| Fatal::of(client));
+                    if self.fatal.is_none() {
                         self.log.write(4, &format!("{code:?}"), &text);
                     }
                 }

@@ -28,7 +28,7 @@ pub struct ProducerSettings {
 }
 
 /// What is written unless the user wrote something else, with the reason.
-const DEFAULTS: [(&str, &str); 9] = [
+const DEFAULTS: [(&str, &str); 10] = [
     ("client.id", "ringtap"),
     ("acks", "all"),
     // A misspelt topic is an error, not a new topic.
@@ -41,6 +41,8 @@ const DEFAULTS: [(&str, &str); 9] = [
     // 100,000 records of 60 bytes fill a request; the default of 10,000 does not.
     ("batch.num.messages", "100000"),
     ("message.max.bytes", "1000000"),
+    // After a refusal of the topic, librdkafka tries again when it is next told of it.
+    ("topic.metadata.refresh.interval.ms", "60000"),
     // A broker that vanished without a word is noticed.
     ("socket.keepalive.enable", "true"),
 ];

@@ -1,0 +1,9 @@
+//! The librdkafka sink against Kafka: a mock cluster for faults, a real broker for the protocol.
+//!
+//! The property at every fault: delivered + unconfirmed + not persisted + possibly persisted = sent, and
+//! what is called delivered is in the topic, once, byte for byte.
+
+mod broker;
+mod connect;
+mod mock;
+mod support;
