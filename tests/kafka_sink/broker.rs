@@ -54,7 +54,7 @@ fn topic(name: &str, partitions: i32, config: &[(&str, &str)]) -> String {
 #[test]
 fn keys_values_and_times_are_read_back_to_the_byte() {
     let topic = topic("bytes", 2, &[]);
-    let sizes = |number: u64| 8 + (number as usize * 37) % 3_000;
+    let sizes = |number: u64| 8 + usize::try_from(number * 37 % 3_000).unwrap();
     let batches = (0..6)
         .map(|at| batch_of(at * 1_000..(at + 1) * 1_000, &TIMED, sizes))
         .collect();

@@ -46,7 +46,7 @@ fn every_record_arrives_once_in_the_partition_its_batch_was_given() {
 
 #[test]
 fn at_most_sixteen_batches_are_taken_and_all_come_back() {
-    let (mock, brokers) = mock(1);
+    let (mock, brokers) = mock(8);
     let mut sink = sink(&brokers, TOPIC, &BURSTS, &[]);
     mock.broker_down(-1).unwrap();
     let mut left = batches(20, 10, &BURSTS).into_iter();
@@ -216,14 +216,14 @@ fn the_deadline_at_the_end_gives_every_batch_back_as_purged() {
     let mut sink = sink(&brokers, TOPIC, &BURSTS, &[]);
     mock.broker_down(-1).unwrap();
     let mut total = Total::default();
-    for batch in batches(5, 100, &BURSTS) {
+    for batch in batches(4, 100, &BURSTS) {
         give(&mut sink, batch, &mut total);
     }
     finish(&mut sink, &mut total, Duration::from_millis(300));
-    assert_eq!(total.batches, 5);
+    assert_eq!(total.batches, 4);
     assert_eq!(
         total.outcome.not_persisted[Failed::Purged as usize],
-        500,
+        400,
         "{total:?}"
     );
 }

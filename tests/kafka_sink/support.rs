@@ -66,7 +66,7 @@ pub(crate) fn batch_of(
         let data = frame(number, size(number));
         let packet = Packet {
             time: Timestamp::from_nanos(micros(number) * 1_000 + 123),
-            orig_len: data.len() as u32,
+            orig_len: u32::try_from(data.len()).unwrap(),
             link_type: LinkType::ETHERNET,
             interface: 3,
             data: &data,
