@@ -32,7 +32,7 @@
 //! - What a packet and a record are: [`packet`], [`record`], [`interfaces`].
 //! - The command line: [`cli`] (what was written) → [`config`] (what holds) → [`exit`] (how it ended).
 //! - Interfaces: [`nic`] (what one can do), [`xdp`] (the program on it), [`doctor`] (what to mend).
-//! - Capture files: [`format`]; Kafka's settings: [`kafka`]; filters: [`filter`].
+//! - Capture files: [`mod@format`]; Kafka's settings: [`kafka`]; filters: [`filter`].
 //! - Watching: [`metrics`], [`progress`], [`histogram`], [`log`].
 //! - Numbered frames for tests and measurements: [`frames`], [`generate`], [`check`].
 

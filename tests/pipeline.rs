@@ -1,5 +1,7 @@
 //! The pipeline in memory: a source that counts, a sink that stalls, and the sums between them.
 
+#![allow(clippy::unwrap_used, reason = "a test fails by panicking")]
+
 use std::collections::VecDeque;
 use std::ops::ControlFlow;
 use std::os::fd::BorrowedFd;

@@ -138,7 +138,7 @@ mod tests {
         let mut slept = Duration::from_micros(50);
         for _ in 0..turns {
             now += slept;
-            let arrived = u32::try_from(slept.as_nanos() as u64 * rate / 1_000_000_000).unwrap();
+            let arrived = u32::try_from(nanos(slept) * rate / 1_000_000_000).unwrap();
             let Rest::Nap(nap) = pace.rest(arrived, true, now) else {
                 break;
             };
@@ -146,6 +146,10 @@ mod tests {
             slept = nap;
         }
         naps
+    }
+
+    fn nanos(span: Duration) -> u64 {
+        u64::try_from(span.as_nanos()).unwrap()
     }
 
     #[test]
@@ -160,7 +164,7 @@ mod tests {
                 "{rate} packets a second are no reason to wait on the kernel"
             );
             for nap in naps {
-                let arrive = nap.as_nanos() as u64 * rate / 1_000_000_000;
+                let arrive = nanos(nap) * rate / 1_000_000_000;
                 assert!(
                     arrive <= u64::from(RING / 4) + 1,
                     "{arrive} arrive in {nap:?} at {rate}/s"
