@@ -52,6 +52,9 @@ const OLDEST_KERNEL: (u32, u32) = (5, 10);
 /// The first kernel that takes an XDP program for frames of several buffers.
 const OLDEST_FRAGS_KERNEL: (u32, u32) = (5, 18);
 
+/// The first kernel whose AF_XDP sockets take packets of several fragments (`XDP_USE_SG`).
+pub(crate) const OLDEST_JUMBO_KERNEL: (u32, u32) = (6, 6);
+
 /// Why the program is not where it should be.
 #[derive(Debug, thiserror::Error)]
 pub enum XdpError {
@@ -105,15 +108,15 @@ pub enum XdpError {
         #[source]
         cause: io::Error,
     },
-    /// Native mode is refused, and a socket is bound for zero-copy, which only works with it.
+    /// Native mode is refused or not asked for, and a socket is bound for zero-copy, which needs it.
     ///
-    /// The mend: close the sources, open them with [`ZeroCopy::Never`](crate::source::xsk::ZeroCopy),
+    /// The mend: drop the sources, open them with [`ZeroCopy::Never`](crate::source::xsk::ZeroCopy),
     /// attach again.
-    #[error("{interface} refuses native XDP, without which its zero-copy sockets receive nothing")]
+    #[error("generic XDP would leave the zero-copy sockets of {interface} without a packet")]
     ZeroCopyNeedsNative {
         /// The interface.
         interface: String,
-        /// Why native mode was refused.
+        /// Why not natively; `Unsupported` where generic mode was asked for.
         #[source]
         cause: io::Error,
     },
@@ -157,9 +160,9 @@ impl std::fmt::Display for Attach {
 /// What to load.
 #[derive(Clone, Debug)]
 pub struct Options {
-    /// The interface's name, for messages.
+    /// The interface's name; sockets are bound by it.
     pub interface: String,
-    /// The interface's number in this network namespace.
+    /// The interface's number in this network namespace; the program is attached by it.
     pub ifindex: u32,
     /// Whether packets of several fragments are taken (`xdp.frags`); for an MTU above
     /// [`room`](crate::source::xsk::room) of a frame only, as fewer drivers and kernels can.
@@ -196,14 +199,13 @@ impl Program {
         } else {
             OLDEST_KERNEL
         };
-        check_release(&doing, oldest)?;
 
         let failed = |cause: libbpf_rs::Error| match cause.kind() {
             libbpf_rs::ErrorKind::PermissionDenied => no_rights(&doing, &[BPF, NET_ADMIN]),
-            _ => XdpError::Load {
+            _ => too_old(&doing, oldest).unwrap_or_else(|| XdpError::Load {
                 interface: options.interface.clone(),
                 cause,
-            },
+            }),
         };
         let mut storage = MaybeUninit::uninit();
         let builder = skeleton::ringtap::RingtapSkelBuilder::default();
@@ -414,19 +416,17 @@ pub(crate) fn no_rights(doing: &str, needs: &[rights::Capability]) -> XdpError {
     }
 }
 
-/// Refuses a kernel before `oldest`.
-fn check_release(doing: &str, oldest: (u32, u32)) -> Result<(), XdpError> {
-    let release = nix::sys::utsname::uname()
-        .map(|name| name.release().to_string_lossy().into_owned())
-        .unwrap_or_default();
-    match version(&release) {
-        Some(running) if running < oldest => Err(XdpError::TooOld {
-            doing: doing.to_owned(),
-            needs: format!("{}.{}", oldest.0, oldest.1),
-            release,
-        }),
-        _ => Ok(()),
-    }
+/// The error for a step that was refused by a kernel before `oldest`; `None` where that is not why.
+///
+/// Asked after the fact only: distributions carry features to older releases.
+pub(crate) fn too_old(doing: &str, oldest: (u32, u32)) -> Option<XdpError> {
+    let name = nix::sys::utsname::uname().ok()?;
+    let release = name.release().to_string_lossy().into_owned();
+    (version(&release)? < oldest).then(|| XdpError::TooOld {
+        doing: doing.to_owned(),
+        needs: format!("{}.{}", oldest.0, oldest.1),
+        release,
+    })
 }
 
 /// The first two numbers of a kernel release.
@@ -457,11 +457,9 @@ mod tests {
     }
 
     #[test]
-    fn a_kernel_from_the_future_is_too_old_for_a_later_one_only() {
-        assert!(check_release("testing", (5, 10)).is_ok());
-        let error = check_release("testing", (9_999, 0))
-            .unwrap_err()
-            .to_string();
+    fn a_kernel_is_too_old_only_for_what_came_after_it() {
+        assert!(too_old("testing", (5, 10)).is_none());
+        let error = too_old("testing", (9_999, 0)).unwrap().to_string();
         assert!(error.contains("Linux 9999.0"), "{error}");
     }
 }

@@ -120,18 +120,6 @@ impl PcapSource {
         self.number
     }
 
-    /// What it is doing; the link is looked at in [`account`](Source::account).
-    pub fn state(&self) -> QueueState {
-        match (self.phase, self.link) {
-            (Phase::Left { gone: false }, _) => QueueState::Ended,
-            (Phase::Leaving { gone: false, .. }, _) => QueueState::Draining,
-            (Phase::Leaving { .. } | Phase::Left { .. }, _) => QueueState::Gone,
-            (Phase::Running, Link::Up) => QueueState::Up,
-            (Phase::Running, Link::Down) => QueueState::Down,
-            (Phase::Running, Link::Gone) => QueueState::Gone,
-        }
-    }
-
     /// Offers up to a burst from the ring; tells how many were taken, and whether one was refused.
     fn dispatch(
         &mut self,
@@ -280,6 +268,25 @@ impl Source for PcapSource {
         counters
             .pcap_if_dropped
             .set(self.if_dropped.follow(stat.if_dropped));
+    }
+
+    /// The link is looked at in [`account`](Source::account).
+    fn state(&self) -> QueueState {
+        match (self.phase, self.link) {
+            (Phase::Running, Link::Up) => QueueState::Up,
+            (Phase::Running, Link::Down) => QueueState::Down,
+            (Phase::Running, Link::Gone)
+            | (Phase::Leaving { gone: true, .. } | Phase::Left { gone: true }, _) => {
+                QueueState::Gone
+            }
+            (Phase::Leaving { .. }, _) => QueueState::Draining,
+            (Phase::Left { .. }, _) => QueueState::Ended,
+        }
+    }
+
+    /// A block that is not full lies with the kernel for up to the block timeout.
+    fn lag(&self) -> Duration {
+        BLOCK_TIMEOUT * 2
     }
 
     fn stop(&mut self) -> Result<(), SourceError> {

@@ -31,7 +31,7 @@ use self::umem::{Port, continues};
 use super::{Burst, Source, SourceError};
 use crate::counters::{QueueCounters, QueueState};
 use crate::packet::{LinkType, Packet, Timestamp};
-use crate::xdp::{Meter, Program, Tally, ZeroCopyToken};
+use crate::xdp::{self, Meter, Program, Tally, ZeroCopyToken};
 
 pub use self::bind::{Bind, XskError, ZeroCopy, frame_size, room};
 pub use self::idle::Idle;
@@ -58,6 +58,9 @@ const STILL: Duration = Duration::from_millis(10);
 
 /// The nap between two looks at a ring that is being drained.
 const DRAIN_NAP: Duration = Duration::from_millis(1);
+
+/// The first kernel that has `SO_PREFER_BUSY_POLL`.
+const OLDEST_BUSY_POLL_KERNEL: (u32, u32) = (5, 11);
 
 /// The shape and manners of one queue's socket.
 #[derive(Clone, Debug)]
@@ -153,7 +156,11 @@ impl XskSource {
             cause,
         };
         if config.idle == Idle::BusyPoll {
-            link::prefer_busy_poll(bound.port.fd()).map_err(failed)?;
+            link::prefer_busy_poll(bound.port.fd()).map_err(|cause| {
+                let doing = format!("preferring busy polling on {name}");
+                let too_old = xdp::too_old(&doing, OLDEST_BUSY_POLL_KERNEL);
+                too_old.map_or_else(|| failed(cause), XskError::Program)
+            })?;
         }
         let probe = Probe::new(&name).map_err(failed)?;
         let meter = program.meter(queue).map_err(failed)?;
@@ -492,17 +499,18 @@ impl Source for XskSource {
         counters.naps.set(self.naps);
         counters.polls.set(self.polls);
         counters.recoveries.set(self.recoveries);
-        if self.drain.is_some() {
-            let left = self.hold_all();
-            counters.left_in_ring.set(left);
-            return;
+    }
+
+    fn state(&self) -> QueueState {
+        match self.link {
+            Link::Up => QueueState::Up,
+            Link::Down => QueueState::Down,
+            Link::Gone => QueueState::Gone,
         }
-        match (self.link, counters.state()) {
-            (Link::Down, QueueState::Up) => counters.set_state(QueueState::Down),
-            (Link::Up, QueueState::Down) => counters.set_state(QueueState::Up),
-            (Link::Gone, QueueState::Up | QueueState::Down) => counters.set_state(QueueState::Gone),
-            _ => {}
-        }
+    }
+
+    fn left(&mut self) -> u64 {
+        self.hold_all()
     }
 
     fn stop(&mut self) -> Result<(), SourceError> {
@@ -531,5 +539,27 @@ impl fmt::Debug for XskSource {
             .field("mode", &self.mode)
             .field("idle", &self.idle)
             .finish_non_exhaustive()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::xdp::Attached;
+
+    /// Compiles for types that may move to another thread.
+    fn moves<T: Send>(none: Option<T>) -> bool {
+        none.is_none()
+    }
+
+    #[test]
+    fn a_source_moves_to_its_worker_and_the_program_to_whoever_stops_it() {
+        assert!(moves(None::<XskSource>) && moves(None::<Program>) && moves(None::<Attached>));
+    }
+
+    #[test]
+    fn a_jumbo_link_gets_more_frames() {
+        let frames = |mtu| XskConfig::for_mtu(mtu).frames;
+        assert_eq!((frames(1_500), frames(9_000)), (8_192, 32_768));
     }
 }

@@ -36,6 +36,7 @@ fn a_link_that_goes_down_is_named_and_comes_back_by_itself() {
                         .unwrap();
                 }
                 source.account(counters);
+                counters.set_state(source.state());
             }
         }
     };
