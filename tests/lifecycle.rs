@@ -223,7 +223,7 @@ mod root {
         let wire = Wire::new();
         let first = Start::on(&wire, "--mode xdp --sink discard").ready();
         let second = Start::on(&wire, "--mode xdp --sink discard").run();
-        second.saying(3, &["rx", "queue 0", "busy"]);
+        second.saying(3, &["rx", "queue 0", "bound by another"]);
         let beside = Start::on(&wire, "--sink discard").ready();
         beside
             .stop()

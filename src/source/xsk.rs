@@ -78,6 +78,8 @@ pub struct XskConfig {
     /// The number that packets carry as their interface, as registered in
     /// [`Interfaces`](crate::interfaces::Interfaces).
     pub interface: u16,
+    /// Queues of the interface that nobody captures: their frames are counted here, as passed.
+    pub left_out: Vec<u32>,
 }
 
 impl XskConfig {
@@ -92,6 +94,7 @@ impl XskConfig {
             idle: Idle::DEFAULT,
             zero_copy: ZeroCopy::Auto,
             interface: 0,
+            left_out: Vec::new(),
         }
     }
 }
@@ -163,7 +166,7 @@ impl XskSource {
             })?;
         }
         let probe = Probe::new(&name).map_err(failed)?;
-        let meter = program.meter(queue).map_err(failed)?;
+        let meter = program.meter(queue, &config.left_out).map_err(failed)?;
         program.register(queue, bound.port.fd())?;
 
         let now = Instant::now();
