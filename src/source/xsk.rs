@@ -421,7 +421,14 @@ impl XskSource {
         self.held.copy_within(self.head..self.tail, 0);
         self.tail -= self.head;
         self.head = 0;
-        self.tail += self.port.receive(&mut self.held[self.tail..]);
+        // libxdp looks at the ring anew only when what it saw before is used up.
+        loop {
+            let received = self.port.receive(&mut self.held[self.tail..]);
+            if received == 0 {
+                break;
+            }
+            self.tail += received;
+        }
         let held = &self.held[..self.tail];
         held.iter()
             .filter(|frame| !continues(frame))
