@@ -314,10 +314,10 @@ impl Program {
         ZeroCopyToken(Arc::clone(&self.zero_copy.0))
     }
 
-    /// A reader of what the program counted on `queue`.
-    pub(crate) fn meter(&self, queue: u32) -> io::Result<Meter> {
+    /// A reader of what the program counted on `queue`, and of what it passed on the queues `left_out`.
+    pub(crate) fn meter(&self, queue: u32, left_out: &[u32]) -> io::Result<Meter> {
         let errors = self.errors.as_ref().map(RedirectErrors::map);
-        Meter::new(queue, &self.sockets, &self.counts, errors)
+        Meter::new(queue, left_out, &self.sockets, &self.counts, errors)
     }
 
     /// Attaches in generic mode, unless zero-copy sockets are open; `native` tells why not natively.

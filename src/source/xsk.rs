@@ -78,6 +78,8 @@ pub struct XskConfig {
     /// The number that packets carry as their interface, as registered in
     /// [`Interfaces`](crate::interfaces::Interfaces).
     pub interface: u16,
+    /// Queues of the interface that nobody captures: their frames are counted here, as passed.
+    pub left_out: Vec<u32>,
 }
 
 impl XskConfig {
@@ -92,6 +94,7 @@ impl XskConfig {
             idle: Idle::DEFAULT,
             zero_copy: ZeroCopy::Auto,
             interface: 0,
+            left_out: Vec::new(),
         }
     }
 }
@@ -163,7 +166,7 @@ impl XskSource {
             })?;
         }
         let probe = Probe::new(&name).map_err(failed)?;
-        let meter = program.meter(queue).map_err(failed)?;
+        let meter = program.meter(queue, &config.left_out).map_err(failed)?;
         program.register(queue, bound.port.fd())?;
 
         let now = Instant::now();
@@ -422,7 +425,14 @@ impl XskSource {
         self.held.copy_within(self.head..self.tail, 0);
         self.tail -= self.head;
         self.head = 0;
-        self.tail += self.port.receive(&mut self.held[self.tail..]);
+        // libxdp looks at the ring anew only when what it saw before is used up.
+        loop {
+            let received = self.port.receive(&mut self.held[self.tail..]);
+            if received == 0 {
+                break;
+            }
+            self.tail += received;
+        }
         let held = &self.held[..self.tail];
         held.iter()
             .filter(|frame| !continues(frame))
