@@ -1,9 +1,9 @@
 // SPDX-License-Identifier: GPL-2.0-only OR Apache-2.0
 /*
  * The frame generator: numbers live frames, hands them to one device, and keeps account of which
- * of them the device took. And the drain: counts what arrives at an interface, and drops it.
+ * of them the device took. And the tally: counts what arrives at an interface, and drops it.
  *
- * Traffic: `generate` runs on frames that bpf_prog_test_run made, never on an interface. `drain`
+ * Traffic: `generate` runs on frames that bpf_prog_test_run made, never on an interface. `tally`
  * drops every frame of the interface that it is attached to.
  *
  * One thread runs `generate`, and all of it - the program, the redirect, the flush - with softirqs
@@ -265,7 +265,7 @@ int BPF_PROG(no_answer, const void *dev, const void *xdp, const void *target, in
 }
 
 SEC("xdp.frags")
-int drain(struct xdp_md *ctx)
+int tally(struct xdp_md *ctx)
 {
 	struct arrived *arrived;
 	__u32 zero = 0;

@@ -6,11 +6,18 @@
 //! The format is that of Kafka's protocol guide, "Record Batch": a 61-byte header, then per record a
 //! few zigzag varints, an 8-byte key, the frame, and the headers.
 
+mod memory;
+
 use std::fmt;
+use std::io;
 use std::time::Instant;
 
-use crate::packet::{Packet, Timestamp};
-use crate::record::{Encoding, HEADER, RecordInfo, RecordTime, TRUNCATED};
+use crate::packet::{Clock, Packet, Timestamp};
+use crate::record::{
+    BURST_CLOCK, Encoding, HARDWARE_CLOCK, HEADER, RecordInfo, RecordTime, TRUNCATED,
+};
+
+use memory::Memory;
 
 /// The length of a batch's header in bytes.
 pub const HEADER_LEN: usize = 61;
@@ -41,8 +48,6 @@ pub struct Origin {
     pub queue: u16,
     /// Its number among the packets of that queue.
     pub sequence: u64,
-    /// Flags of [`RecordInfo`] beyond [`TRUNCATED`].
-    pub flags: u8,
 }
 
 /// What a producer adds to a batch when it sends it.
@@ -68,7 +73,7 @@ impl Default for Seal {
 
 /// A record batch in memory of its own; filled by one worker, moved by rings, never copied.
 pub struct Batch {
-    bytes: Box<[u8]>,
+    bytes: Memory,
     len: usize,
     records: u32,
     base_time: i64,
@@ -92,15 +97,19 @@ impl fmt::Debug for Batch {
 }
 
 impl Batch {
-    /// An empty batch of `capacity` bytes, header included, that returns to worker `owner`.
+    /// Empty batches of `capacity` bytes each, header included, that return to worker `owner`.
     ///
-    /// Every page of it is touched here, so that memory does not grow later.
-    pub fn new(capacity: usize, owner: u16) -> Self {
-        let mut bytes = vec![0_u8; capacity.max(HEADER_LEN + RECORD_OVERHEAD)].into_boxed_slice();
-        for page in bytes.chunks_mut(4_096) {
-            std::hint::black_box(&mut page[0]);
-            page[0] = 1;
-        }
+    /// Their memory is one mapping, in large pages where the kernel has them, and every page of it is
+    /// touched here, so that it does not grow later. Fails where the memory is not to be had.
+    pub fn pool(count: usize, capacity: usize, owner: u16) -> io::Result<Vec<Self>> {
+        let parts = memory::parts(count, capacity.max(HEADER_LEN + RECORD_OVERHEAD))?;
+        Ok(parts
+            .into_iter()
+            .map(|bytes| Self::over(bytes, owner))
+            .collect())
+    }
+
+    fn over(bytes: Memory, owner: u16) -> Self {
         let now = Instant::now();
         Self {
             bytes,
@@ -114,6 +123,16 @@ impl Batch {
             opened: now,
             closed: now,
         }
+    }
+
+    /// One empty batch: see [`pool`](Self::pool).
+    ///
+    /// # Panics
+    ///
+    /// Where the memory is not to be had.
+    pub fn new(capacity: usize, owner: u16) -> Self {
+        let mut pool = Self::pool(1, capacity, owner).expect("memory for one batch is to be had");
+        pool.pop().expect("the pool has one batch")
     }
 
     /// Appends `packet` as one record and returns how many of its bytes were kept.
@@ -179,8 +198,13 @@ impl Batch {
             } else {
                 0
             };
+            let clock = match packet.clock {
+                Clock::Arrival => 0,
+                Clock::Burst => BURST_CLOCK,
+                Clock::Hardware => HARDWARE_CLOCK,
+            };
             let info = RecordInfo {
-                flags: origin.flags | cut,
+                flags: clock | cut,
                 link_type: packet.link_type,
                 queue: origin.queue,
                 interface: packet.interface,
@@ -438,6 +462,7 @@ mod tests {
 
     fn packet(data: &[u8], nanos: u64) -> Packet<'_> {
         Packet {
+            clock: Clock::Arrival,
             time: Timestamp::from_nanos(nanos),
             orig_len: u32::try_from(data.len()).unwrap(),
             link_type: LinkType::ETHERNET,
@@ -477,7 +502,7 @@ mod tests {
             let mut expected = Vec::new();
             for (len, nanos, fill) in packets {
                 let data: Vec<u8> = (0..len).map(|at| fill.wrapping_add(at.to_le_bytes()[0])).collect();
-                let origin = Origin { queue: 5, sequence: expected.len() as u64, flags: 0 };
+                let origin = Origin { queue: 5, sequence: expected.len() as u64 };
                 if batch.push(&packet(&data, nanos), &encoding(headers), origin).is_ok() {
                     expected.push((nanos, data));
                 }

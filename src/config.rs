@@ -387,7 +387,7 @@ fn seconds(
     let Some(seconds) = seconds else {
         return Ok(None);
     };
-    if !(seconds >= least) {
+    if seconds.is_nan() || seconds < least {
         return Err(value(key, seconds, format!("at least {least} seconds")));
     }
     let duration = Duration::try_from_secs_f64(seconds.min(1e9));

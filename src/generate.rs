@@ -23,16 +23,16 @@ use serde::Serialize;
 
 use crate::frames::{Plan, Size};
 
-mod drain;
 mod live;
 #[cfg(test)]
 mod root;
 #[allow(unsafe_code)]
 mod skeleton;
 mod socket;
+mod tally;
 
-pub use drain::{Arrived, Drain};
 pub use live::LONGEST_LIVE;
+pub use tally::{Arrived, Tally};
 
 /// How long an engine works before the stop flag is looked at. A call of the live engine costs 25 ms
 /// of waiting (RCU, in `bpf_prog_change_xdp`), so it must be long.

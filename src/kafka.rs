@@ -8,3 +8,24 @@ pub mod settings;
 
 pub use address::BrokerAddress;
 pub use settings::{Settings, SettingsError};
+
+/// Version and built-in features of librdkafka, as `--version` shows them.
+pub fn librdkafka() -> String {
+    let (_, version) = rdkafka::util::get_rdkafka_version();
+    let features = rdkafka::ClientConfig::new()
+        .create_native_config()
+        .and_then(|config| config.get("builtin.features"))
+        .unwrap_or_default();
+    format!("librdkafka {version} ({})", features.replace(',', ", "))
+}
+
+#[cfg(test)]
+mod tests {
+    #[test]
+    fn librdkafka_tells_what_was_built_in() {
+        let text = super::librdkafka();
+        for feature in ["librdkafka 2.", "ssl", "sasl_gssapi", "zstd"] {
+            assert!(text.contains(feature), "{text}");
+        }
+    }
+}

@@ -13,10 +13,10 @@ mod ethtool;
 mod irq;
 mod netlink;
 mod note;
+mod reason;
 mod route;
 mod xdp;
 
-use std::fmt;
 use std::fs;
 use std::io;
 use std::net::IpAddr;
@@ -24,7 +24,8 @@ use std::net::IpAddr;
 pub use crate::nic::ethtool::{Channels, Rings};
 pub use crate::nic::irq::Irq;
 pub use crate::nic::note::Note;
-pub use crate::nic::route::XdpMode;
+pub use crate::nic::reason::Reason;
+pub use crate::nic::route::{NicCounts, XdpMode};
 pub use crate::nic::xdp::{Attached, XdpFeatures};
 
 use crate::nic::ethtool::{Driver, Ethtool};
@@ -61,92 +62,6 @@ fn near(nearest: &Option<String>) -> String {
         .as_ref()
         .map_or_else(String::new, |name| format!("; nearest: {name}"))
 }
-
-/// Why traffic must not be taken away from an interface, or cannot be.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub enum Reason {
-    /// The host itself is reached there.
-    Address {
-        /// The interface.
-        interface: String,
-        /// An address other than link-local.
-        address: IpAddr,
-    },
-    /// It is a port of a bridge, bond, team or the like.
-    Master {
-        /// The interface.
-        interface: String,
-        /// The name of the device it belongs to.
-        master: String,
-        /// The kind of that device, as `bridge`.
-        kind: String,
-    },
-    /// Another device takes its packets from it.
-    Upper {
-        /// The interface.
-        interface: String,
-        /// The name of that device.
-        upper: String,
-        /// The kind of that device, as `vlan`.
-        kind: String,
-    },
-    /// Its packets have no Ethernet header.
-    NotEthernet {
-        /// The interface.
-        interface: String,
-        /// The kernel's number for what they have (`ARPHRD_…`).
-        hardware: u16,
-    },
-    /// An XDP program of somebody else sits on it.
-    Taken {
-        /// The interface.
-        interface: String,
-        /// That program.
-        program: Attached,
-    },
-}
-
-impl Reason {
-    /// The same in a few words, without the interface's name.
-    pub fn short(&self) -> String {
-        match self {
-            Self::Address { address, .. } => format!("has {address}"),
-            Self::Master { master, kind, .. } => format!("in {kind} {master}"),
-            Self::Upper { upper, kind, .. } => format!("carries {kind} {upper}"),
-            Self::NotEthernet { hardware, .. } => format!("not Ethernet ({hardware})"),
-            Self::Taken { program, .. } => format!("taken by XDP {}", program.id),
-        }
-    }
-}
-
-impl fmt::Display for Reason {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        match self {
-            Self::Address { interface, address } => {
-                write!(f, "{interface} has the address {address}")
-            }
-            Self::Master {
-                interface,
-                master,
-                kind,
-            } => write!(f, "{interface} belongs to the {kind} {master}"),
-            Self::Upper {
-                interface,
-                upper,
-                kind,
-            } => write!(f, "{interface} carries the {kind} device {upper}"),
-            Self::NotEthernet {
-                interface,
-                hardware,
-            } => write!(f, "{interface} is not Ethernet (hardware type {hardware})"),
-            Self::Taken { interface, program } => {
-                write!(f, "{interface} is taken by XDP {program}")
-            }
-        }
-    }
-}
-
-impl std::error::Error for Reason {}
 
 /// Whether packets can arrive.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -319,8 +234,9 @@ impl Nic {
 
     /// Whether its packets may be taken away from the stack without cutting the host off.
     ///
-    /// `Ok` only for an Ethernet interface with no IPv4 and no IPv6 address other than link-local,
-    /// in no bridge, bond or team, and under no VLAN, macvlan or ipvlan device: a SPAN or tap port.
+    /// `Ok` only for an Ethernet interface with no IPv4 and no IPv6 address other than link-local, in
+    /// no bridge, bond or team, and under no VLAN, macvlan or ipvlan device: a SPAN or tap port; never
+    /// for the loopback device.
     pub fn capture_only(&self) -> Result<(), Reason> {
         let interface = || self.link.name.clone();
         if let Some(address) = self.addresses().next() {
@@ -341,6 +257,11 @@ impl Nic {
                 interface: interface(),
                 upper,
                 kind,
+            });
+        }
+        if self.is_loopback() {
+            return Err(Reason::Loopback {
+                interface: interface(),
             });
         }
         if !self.is_ethernet() {
@@ -373,6 +294,11 @@ impl Nic {
                 name: xdp::program_name(*id),
             })
             .collect()
+    }
+
+    /// What the kernel has counted on it so far; `None` when it is gone.
+    pub fn counts(&self) -> Option<NicCounts> {
+        route::link(self.link.index).ok().map(|link| link.counts)
     }
 
     /// What it can do with XDP; `None` where neither the kernel (before 6.3) nor its driver's name

@@ -53,6 +53,10 @@ impl<K: Sink> Publisher<K> {
     pub fn run(mut self, control: &Control) -> Result<(), SinkError> {
         let mut finished = Vec::new();
         let mut outcome = self.publish(control, &mut finished);
+        if outcome.is_err() {
+            // Nothing more can be delivered: the workers are to stop as well.
+            control.ask();
+        }
         let completed = self.sink.finish(control.deadline(), &mut finished);
         self.settle(&mut finished);
         self.latency.share();

@@ -84,7 +84,8 @@ pub trait Source {
     /// Called by the worker a few times a second and once after the drain; single writer.
     fn account(&mut self, counters: &QueueCounters);
 
-    /// Whether the link is up ([`QueueState::Up`]) or down for now ([`QueueState::Down`]).
+    /// What it is doing, as far as its last [`account`](Self::account) knows: [`QueueState::Up`], or
+    /// [`QueueState::Down`] while the link is.
     fn state(&self) -> QueueState {
         QueueState::Up
     }
@@ -99,4 +100,19 @@ pub trait Source {
     /// arrived before it is. After it, `recv` answers [`Burst::End`] once nothing is left and the
     /// kernel's counters stand still.
     fn stop(&mut self) -> Result<(), SourceError>;
+
+    /// Counts the packets that arrived and were not received, where the drain is cut short; the worker
+    /// receives none after it.
+    fn left(&mut self) -> u64
+    where
+        Self: Sized,
+    {
+        let mut left = 0;
+        let mut count = |_: &Packet<'_>| {
+            left += 1;
+            ControlFlow::Continue(())
+        };
+        while let Ok(Burst::Packets(_)) = self.recv(&mut count) {}
+        left
+    }
 }

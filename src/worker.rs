@@ -3,7 +3,6 @@
 //! The rule: back-pressure is not receiving. With no batch left to fill, a worker leaves packets where
 //! they are; the kernel drops what does not fit, and counts every one. There is no drop code here.
 
-use std::ops::ControlFlow;
 use std::sync::Arc;
 use std::thread;
 use std::time::{Duration, Instant};
@@ -89,7 +88,8 @@ impl<S: Source> Worker<S> {
                 self.counters.set_state(QueueState::Draining);
             }
             if draining && control.overdue() {
-                return self.abandon();
+                self.counters.left_in_ring.set(self.source.left());
+                return Ok(());
             }
             match self.turn() {
                 Ok(Turn::Received) => {}
@@ -149,11 +149,12 @@ impl<S: Source> Worker<S> {
         let idle = self
             .idle_since
             .map_or(Duration::ZERO, |since| now.duration_since(since));
-        let limit = self
+        // A batch whose linger is over goes on filling while its publisher is busy; that is no reason to spin.
+        let linger = self
             .filler
             .linger_left(now)
-            .unwrap_or(LONGEST_WAIT)
-            .min(LONGEST_WAIT);
+            .map(|left| left.max(BACKPRESSURE_NAP));
+        let limit = linger.unwrap_or(LONGEST_WAIT).min(LONGEST_WAIT);
         self.source.wait(limit, idle)
     }
 
@@ -161,27 +162,7 @@ impl<S: Source> Worker<S> {
         let state = self.counters.state();
         let seen = self.source.state();
         if matches!(state, QueueState::Up | QueueState::Down) && state != seen {
-            if seen == QueueState::Up {
-                self.counters.recoveries.add(1);
-            }
             self.counters.set_state(seen);
         }
-    }
-
-    /// Counts what the source still holds, taking nothing: the drain's deadline is over.
-    fn abandon(&mut self) -> Result<(), SourceError> {
-        let mut left = 0;
-        loop {
-            let burst = self.source.recv(&mut |_| {
-                left += 1;
-                ControlFlow::Continue(())
-            })?;
-            match burst {
-                Burst::Packets(_) | Burst::Refused(_) => {}
-                Burst::Empty | Burst::End => break,
-            }
-        }
-        self.counters.left_in_ring.add(left);
-        Ok(())
     }
 }

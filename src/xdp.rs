@@ -5,6 +5,7 @@
 
 mod link;
 mod meter;
+mod redirects;
 mod rights;
 
 use std::io;
@@ -17,6 +18,7 @@ use libbpf_rs::skel::{OpenSkel, SkelBuilder};
 use libbpf_rs::{MapCore, MapFlags, MapHandle, PrintLevel};
 
 pub(crate) use meter::{Meter, Tally};
+use redirects::RedirectErrors;
 use rights::{BPF, NET_ADMIN};
 pub(crate) use rights::{IPC_LOCK, NET_RAW};
 
@@ -49,6 +51,9 @@ const OLDEST_KERNEL: (u32, u32) = (5, 10);
 
 /// The first kernel that takes an XDP program for frames of several buffers.
 const OLDEST_FRAGS_KERNEL: (u32, u32) = (5, 18);
+
+/// The first kernel whose AF_XDP sockets take packets of several fragments (`XDP_USE_SG`).
+pub(crate) const OLDEST_JUMBO_KERNEL: (u32, u32) = (6, 6);
 
 /// Why the program is not where it should be.
 #[derive(Debug, thiserror::Error)]
@@ -103,15 +108,15 @@ pub enum XdpError {
         #[source]
         cause: io::Error,
     },
-    /// Native mode is refused, and a socket is bound for zero-copy, which only works with it.
+    /// Native mode is refused or not asked for, and a socket is bound for zero-copy, which needs it.
     ///
-    /// The mend: close the sources, open them with [`ZeroCopy::Never`](crate::source::xsk::ZeroCopy),
+    /// The mend: drop the sources, open them with [`ZeroCopy::Never`](crate::source::xsk::ZeroCopy),
     /// attach again.
-    #[error("{interface} refuses native XDP, without which its zero-copy sockets receive nothing")]
+    #[error("generic XDP would leave the zero-copy sockets of {interface} without a packet")]
     ZeroCopyNeedsNative {
         /// The interface.
         interface: String,
-        /// Why native mode was refused.
+        /// Why not natively; `Unsupported` where generic mode was asked for.
         #[source]
         cause: io::Error,
     },
@@ -155,9 +160,9 @@ impl std::fmt::Display for Attach {
 /// What to load.
 #[derive(Clone, Debug)]
 pub struct Options {
-    /// The interface's name, for messages.
+    /// The interface's name; sockets are bound by it.
     pub interface: String,
-    /// The interface's number in this network namespace.
+    /// The interface's number in this network namespace; the program is attached by it.
     pub ifindex: u32,
     /// Whether packets of several fragments are taken (`xdp.frags`); for an MTU above
     /// [`room`](crate::source::xsk::room) of a frame only, as fewer drivers and kernels can.
@@ -179,13 +184,6 @@ pub struct Program {
 #[derive(Debug, Default)]
 pub(crate) struct ZeroCopyToken(Arc<()>);
 
-/// The watch over redirects that the kernel refuses; ends when dropped.
-#[derive(Debug)]
-struct RedirectErrors {
-    errors: MapHandle,
-    _links: Vec<OwnedFd>,
-}
-
 impl Program {
     /// Loads the program for one interface.
     ///
@@ -201,14 +199,13 @@ impl Program {
         } else {
             OLDEST_KERNEL
         };
-        check_release(&doing, oldest)?;
 
         let failed = |cause: libbpf_rs::Error| match cause.kind() {
             libbpf_rs::ErrorKind::PermissionDenied => no_rights(&doing, &[BPF, NET_ADMIN]),
-            _ => XdpError::Load {
+            _ => too_old(&doing, oldest).unwrap_or_else(|| XdpError::Load {
                 interface: options.interface.clone(),
                 cause,
-            },
+            }),
         };
         let mut storage = MaybeUninit::uninit();
         let builder = skeleton::ringtap::RingtapSkelBuilder::default();
@@ -229,7 +226,7 @@ impl Program {
                 doing: doing.clone(),
                 cause,
             })?;
-        let errors = watch_redirects(program.as_fd())
+        let errors = RedirectErrors::watch(program.as_fd())
             .inspect_err(|cause| {
                 tracing::warn!(
                     interface = options.interface,
@@ -317,10 +314,10 @@ impl Program {
         ZeroCopyToken(Arc::clone(&self.zero_copy.0))
     }
 
-    /// A reader of what the program counted on `queue`.
-    pub(crate) fn meter(&self, queue: u32) -> io::Result<Meter> {
-        let errors = self.errors.as_ref().map(|watch| &watch.errors);
-        Meter::new(queue, &self.sockets, &self.counts, errors)
+    /// A reader of what the program counted on `queue`, and of what it passed on the queues `left_out`.
+    pub(crate) fn meter(&self, queue: u32, left_out: &[u32]) -> io::Result<Meter> {
+        let errors = self.errors.as_ref().map(RedirectErrors::map);
+        Meter::new(queue, left_out, &self.sockets, &self.counts, errors)
     }
 
     /// Attaches in generic mode, unless zero-copy sockets are open; `native` tells why not natively.
@@ -409,42 +406,6 @@ impl Attached {
     }
 }
 
-/// Begins to count the redirects of `program` that the kernel refuses.
-fn watch_redirects(program: BorrowedFd<'_>) -> libbpf_rs::Result<RedirectErrors> {
-    let mut storage = MaybeUninit::uninit();
-    let builder = skeleton::redirect_errors::RedirectErrorsSkelBuilder::default();
-    let mut open = builder.open(&mut storage)?;
-    let id = libbpf_rs::Program::id_from_fd(program)?;
-    let rodata = open
-        .maps
-        .rodata_data
-        .as_deref_mut()
-        .expect("the program has a constant");
-    rodata.ours = id;
-    let loaded = open.load()?;
-
-    let now = loaded.progs.redirect_err.as_fd();
-    let before_5_13 = loaded.progs.redirect_err_before_5_13.as_fd();
-    let attach = |program: BorrowedFd<'_>| {
-        [c"xdp_redirect_err", c"xdp_redirect_map_err"]
-            .map(|event| link::attach_tracepoint(program, event))
-    };
-    let mut tried = attach(now);
-    if tried.iter().all(Result::is_err) {
-        tried = attach(before_5_13);
-    }
-    let [first, second] = tried;
-    let links = match (first, second) {
-        (Err(cause), Err(_)) => return Err(cause.into()),
-        (first, second) => first.into_iter().chain(second).collect(),
-    };
-    let errors = MapHandle::try_from(&loaded.maps.errors)?;
-    Ok(RedirectErrors {
-        errors,
-        _links: links,
-    })
-}
-
 /// The error for a step that takes `needs`, naming those of them that are not in effect.
 pub(crate) fn no_rights(doing: &str, needs: &[rights::Capability]) -> XdpError {
     let (needs, lacks) = rights::describe(needs);
@@ -455,19 +416,17 @@ pub(crate) fn no_rights(doing: &str, needs: &[rights::Capability]) -> XdpError {
     }
 }
 
-/// Refuses a kernel before `oldest`.
-fn check_release(doing: &str, oldest: (u32, u32)) -> Result<(), XdpError> {
-    let release = nix::sys::utsname::uname()
-        .map(|name| name.release().to_string_lossy().into_owned())
-        .unwrap_or_default();
-    match version(&release) {
-        Some(running) if running < oldest => Err(XdpError::TooOld {
-            doing: doing.to_owned(),
-            needs: format!("{}.{}", oldest.0, oldest.1),
-            release,
-        }),
-        _ => Ok(()),
-    }
+/// The error for a step that was refused by a kernel before `oldest`; `None` where that is not why.
+///
+/// Asked after the fact only: distributions carry features to older releases.
+pub(crate) fn too_old(doing: &str, oldest: (u32, u32)) -> Option<XdpError> {
+    let name = nix::sys::utsname::uname().ok()?;
+    let release = name.release().to_string_lossy().into_owned();
+    (version(&release)? < oldest).then(|| XdpError::TooOld {
+        doing: doing.to_owned(),
+        needs: format!("{}.{}", oldest.0, oldest.1),
+        release,
+    })
 }
 
 /// The first two numbers of a kernel release.
@@ -498,11 +457,9 @@ mod tests {
     }
 
     #[test]
-    fn a_kernel_from_the_future_is_too_old_for_a_later_one_only() {
-        assert!(check_release("testing", (5, 10)).is_ok());
-        let error = check_release("testing", (9_999, 0))
-            .unwrap_err()
-            .to_string();
+    fn a_kernel_is_too_old_only_for_what_came_after_it() {
+        assert!(too_old("testing", (5, 10)).is_none());
+        let error = too_old("testing", (9_999, 0)).unwrap().to_string();
         assert!(error.contains("Linux 9999.0"), "{error}");
     }
 }

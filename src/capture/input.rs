@@ -321,11 +321,16 @@ impl Inputs {
         };
         shape.interface = self.register(interfaces, name, config)?;
         let queues = chosen(nic, config.queues.as_deref())?;
+        shape.left_out = (0..nic.queues())
+            .filter(|queue| !queues.contains(queue))
+            .collect();
+        let left = shape.left_out.len();
         let mut sources = Vec::new();
         for queue in &queues {
             sources.push(XskSource::open(&program, *queue, &shape)?);
+            // Counted once, with the first.
+            shape.left_out.clear();
         }
-        let left = nic.queues() as usize - queues.len();
         if left > 0 {
             warn!(
                 interface = name,
@@ -457,7 +462,6 @@ impl Inputs {
                 queue: u16::try_from(prepared.queue).unwrap_or(u16::MAX),
                 linger: config.linger,
                 live: prepared.live,
-                flags: 0,
                 filter: filter.map_err(InputError::from)?,
                 allowance: terms.allowance.clone(),
                 one_link_type: terms.one_link_type.clone(),

@@ -17,7 +17,7 @@ use crate::ledger::{Board, PublisherEntry};
 use crate::publisher::Publisher;
 use crate::ring::{Ready, Spent};
 use crate::sink::Sink;
-use crate::source::Source;
+use crate::source::{Source, SourceError};
 use crate::worker::Worker;
 
 use super::cpus;
@@ -143,9 +143,18 @@ where
             {
                 tracing::warn!(worker, core, %cause, "a worker is not pinned");
             }
-            let batches = (0..batches).map(|_| Batch::new(size, owner)).collect();
-            let filler = Filler::new(rules, counters.clone(), batches, ready, spent, latency);
-            let outcome = Worker::new(source, filler, counters).run(&control);
+            let outcome = match Batch::pool(batches, size, owner) {
+                Ok(pool) => {
+                    let filler = Filler::new(rules, counters.clone(), pool, ready, spent, latency);
+                    Worker::new(source, filler, counters).run(&control)
+                }
+                Err(cause) => Err(SourceError::Io {
+                    doing: format!(
+                        "mapping {batches} batches of {size} bytes; --buffer says how many"
+                    ),
+                    cause,
+                }),
+            };
             let _ = events.send(Event::WorkerEnded { label, outcome });
         })?;
     Ok(())

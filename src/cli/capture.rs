@@ -121,8 +121,13 @@ pub struct CaptureArgs {
     /// Capture file to read, `-` for standard input; repeatable, read one after another
     #[arg(short = 'r', long, value_name = "FILE", value_hint = ValueHint::FilePath, help_heading = "Input")]
     pub read: Vec<PathBuf>,
-    /// Make packets in memory: synthetic,size=60|imix[,flows=N][,pps=N]
-    #[arg(long, value_name = "SPEC", help_heading = "Input")]
+    /// Make packets in memory, as a specification says
+    #[arg(
+        long,
+        value_name = "SPEC",
+        help = "Make packets in memory: synthetic,size=60|imix[,flows=N][,pps=N]",
+        help_heading = "Input"
+    )]
     pub source: Option<String>,
     /// Speed of reading files: max, recorded, or packets per second [default: max]
     #[arg(long, value_name = "SPEED", help_heading = "Input")]

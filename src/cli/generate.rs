@@ -174,7 +174,7 @@ mod tests {
     #[derive(Parser)]
     struct Command {
         #[command(flatten)]
-        args: Args,
+        args: GenerateArgs,
     }
 
     fn jobs(words: &str) -> Result<Vec<Job>, clap::Error> {

@@ -97,7 +97,7 @@ mod tests {
         args: VerifyArgs,
     }
 
-    fn args(words: &str) -> Args {
+    fn args(words: &str) -> VerifyArgs {
         let words = ["verify"].into_iter().chain(words.split_whitespace());
         Command::try_parse_from(words).unwrap().args
     }
@@ -108,7 +108,10 @@ mod tests {
         let frames: Vec<_> = (0..1_000)
             .map(|number| table.frame(number).to_vec())
             .collect();
-        let checker = check(frames.iter().map(Vec::as_slice));
+        let mut checker = Checker::new();
+        for frame in &frames {
+            checker.check(frame);
+        }
         assert!(args("f --sent 1000").judge(&checker).unwrap());
         assert!(args("f --expect 0=1000").judge(&checker).unwrap());
         assert!(args("f").judge(&checker).unwrap());

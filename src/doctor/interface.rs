@@ -171,7 +171,7 @@ fn queues(nic: &Nic, cores: usize) -> Check {
     if queues > wanted {
         return Check::warn(
             name,
-            format!("{found}: too few to pin each worker to its own"),
+            format!("{found}: fewer than workers + 1, so nothing is pinned"),
         )
         .mend(set_queues(nic, wanted));
     }
@@ -250,24 +250,30 @@ fn offloads(nic: &Nic, xdp: bool) -> Check {
         .copied()
         .filter(|it| !nic.can_switch(*it))
         .collect();
+    let names = offload::names(if fixed.is_empty() { &on } else { &fixed });
     if fixed.is_empty() {
-        let names = offload::names(&on);
         return Check::ok(
             name,
             format!("{names}: off while a capture runs, then on again"),
         );
     }
+    if fixed.iter().all(|offload| offload.strips_tags()) {
+        return Check::warn(
+            name,
+            format!("{names}: fixed on, so XDP never sees the tags"),
+        )
+        .mend("--mode pcap");
+    }
     Check::warn(
         name,
-        format!("{}: on, and cannot be switched off", offload::names(&fixed)),
+        format!("{names}: fixed on, and a merged frame is not what was sent"),
     )
-    .mend("--mode pcap")
 }
 
 fn numa(nic: &Nic) -> Check {
     let name = "numa node";
     let Some(node) = nic.numa_node() else {
-        return Check::ok(name, "the machine has one, or the device has none");
+        return Check::ok(name, "none to tell of");
     };
     let near = nic.near_cores();
     let allowed = core_affinity::get_core_ids().unwrap_or_default();
@@ -299,14 +305,17 @@ fn irqs(nic: &Nic, cores: usize) -> Check {
     let served = pinned.len();
     pinned.sort_by_key(|irq| irq.cores[0]);
     pinned.dedup_by_key(|irq| irq.cores[0]);
-    let found = format!("{} interrupts, {served} bound to one core each", irqs.len());
+    let found = format!(
+        "interrupts: {}, of which bound to one core: {served}",
+        irqs.len()
+    );
     let shared = served > pinned.len() && pinned.len() < cores.min(irqs.len());
     if !shared {
         return Check::ok(name, found);
     }
     let core = pinned[0].cores[0];
     let other = (0..cores).find(|other| *other != core).unwrap_or(0);
-    Check::warn(name, format!("{found}, on {} cores only", pinned.len())).mend(format!(
+    Check::warn(name, format!("{found}; several share one")).mend(format!(
         "systemctl stop irqbalance; echo {other} > /proc/irq/{}/smp_affinity_list",
         irqs[irqs.len() - 1].number
     ))

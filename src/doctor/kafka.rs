@@ -35,12 +35,20 @@ impl Listener {
             .clone()
     }
 
-    /// That all brokers are down says less than why the last one was.
+    /// Without the name of the thread at its head. That all brokers are down says less than why the
+    /// last one was.
     fn keep(&self, text: &str) {
         if text.contains("brokers are down") {
             return;
         }
-        *self.0.lock().unwrap_or_else(PoisonError::into_inner) = Some(text.to_owned());
+        let words = match text
+            .strip_prefix("[thrd:")
+            .and_then(|rest| rest.split_once("]: "))
+        {
+            Some((_, words)) => words,
+            None => text,
+        };
+        *self.0.lock().unwrap_or_else(PoisonError::into_inner) = Some(words.to_owned());
     }
 }
 
@@ -74,16 +82,17 @@ pub(crate) fn examine(kafka: &Kafka, queues: u32, report: &mut Report) {
         Err(error) => return add(unreachable(&config, complaint(&client), &error)),
     };
     add(brokers(&metadata));
+    let server = server(&config);
     let topic = metadata
         .topics()
         .iter()
         .find(|topic| topic.name() == kafka.topic);
     let partitions = topic.map_or(0, |topic| topic.partitions().len());
-    add(topic_there(&kafka.topic, topic));
+    add(topic_there(&server, queues.max(1), &kafka.topic, topic));
     if partitions == 0 {
         return;
     }
-    add(spread(partitions, queues, &kafka.topic));
+    add(spread(&server, partitions, queues, &kafka.topic));
     match limits(&config, &kafka.topic, metadata.orig_broker_id()) {
         Ok(limits) => limits.into_iter().for_each(add),
         Err(error) => add(Check::warn(
@@ -110,6 +119,12 @@ fn unreachable(config: &ClientConfig, complaint: Option<String>, error: &KafkaEr
         .mend("name brokers with -k HOST:PORT, rights with -X security.protocol=… and sasl.*")
 }
 
+/// How Kafka's own tools are told where to ask.
+fn server(config: &ClientConfig) -> String {
+    let brokers = config.get("bootstrap.servers").unwrap_or("BROKER");
+    format!("--bootstrap-server {brokers}")
+}
+
 fn brokers(metadata: &Metadata) -> Check {
     let names: Vec<_> = metadata
         .brokers()
@@ -120,7 +135,7 @@ fn brokers(metadata: &Metadata) -> Check {
     Check::ok("brokers", found)
 }
 
-fn topic_there(name: &str, topic: Option<&MetadataTopic>) -> Check {
+fn topic_there(server: &str, queues: u32, name: &str, topic: Option<&MetadataTopic>) -> Check {
     let error = topic
         .and_then(|topic| topic.error())
         .map(RDKafkaErrorCode::from);
@@ -130,13 +145,14 @@ fn topic_there(name: &str, topic: Option<&MetadataTopic>) -> Check {
             None
             | Some(RDKafkaErrorCode::UnknownTopicOrPartition | RDKafkaErrorCode::UnknownTopic) => {
                 return Check::fail("topic", format!("{name} is not there")).mend(format!(
-                    "kafka-topics.sh --bootstrap-server BROKER --create --topic {name} --partitions N"
+                    "kafka-topics.sh {server} --create --topic {name} --partitions {queues}"
                 ));
             }
             Some(code) => code.to_string(),
         };
-        return Check::fail("topic", format!("{name}: {why}"))
-            .mend(format!("kafka-acls.sh --add --topic {name} --producer …"));
+        return Check::fail("topic", format!("{name}: {why}")).mend(format!(
+            "kafka-acls.sh {server} --add --allow-principal User:NAME --producer --topic {name}"
+        ));
     };
     let partitions = topic.partitions();
     let headless = partitions.iter().filter(|it| it.leader() < 0).count();
@@ -165,12 +181,12 @@ fn topic_there(name: &str, topic: Option<&MetadataTopic>) -> Check {
         .unwrap_or(0);
     Check::ok(
         "topic",
-        format!("{name}: {replicas} replicas of each partition"),
+        format!("{name}, replicas of each partition: {replicas}"),
     )
 }
 
 /// One partition belongs to one publisher.
-fn spread(partitions: usize, queues: u32, topic: &str) -> Check {
+fn spread(server: &str, partitions: usize, queues: u32, topic: &str) -> Check {
     let wanted = usize::try_from(queues).unwrap_or(usize::MAX);
     if partitions >= wanted {
         return Check::ok("partitions", format!("{partitions}"));
@@ -183,7 +199,7 @@ fn spread(partitions: usize, queues: u32, topic: &str) -> Check {
         ),
     )
     .mend(format!(
-        "kafka-topics.sh --bootstrap-server BROKER --alter --topic {topic} --partitions {queues}"
+        "kafka-topics.sh {server} --alter --topic {topic} --partitions {queues}"
     ))
 }
 
@@ -203,7 +219,7 @@ fn limits(config: &ClientConfig, topic: &str, broker: i32) -> Result<Vec<Check>,
         .into_iter()
         .zip(keys)
         .map(|(answer, key)| match answer {
-            Ok(resource) => limit(key, value(&resource, key)),
+            Ok(resource) => limit(key, value(&resource, key), &mend(config, topic, key)),
             Err(code) => Check::warn(key, format!("cannot be asked for: {code}")),
         });
     Ok(checks.collect())
@@ -213,7 +229,16 @@ fn value(resource: &ConfigResource, key: &str) -> Option<u64> {
     resource.get(key)?.value.as_ref()?.parse().ok()
 }
 
-fn limit(key: &'static str, bytes: Option<u64>) -> Check {
+fn mend(config: &ClientConfig, topic: &str, key: &str) -> String {
+    let entity = match key {
+        "max.message.bytes" => format!("--topic {topic}"),
+        _ => "--entity-type brokers --entity-default".to_owned(),
+    };
+    let server = server(config);
+    format!("kafka-configs.sh {server} --alter {entity} --add-config {key}=1048588")
+}
+
+fn limit(key: &'static str, bytes: Option<u64>, mend: &str) -> Check {
     let name = match key {
         "max.message.bytes" => "topic limit",
         _ => "broker limit",
@@ -227,9 +252,7 @@ fn limit(key: &'static str, bytes: Option<u64>) -> Check {
             name,
             format!("{key} = {bytes}: packets above about {bytes} bytes fail as too_large"),
         )
-        .mend(format!(
-            "kafka-configs.sh --alter … --add-config {key}=1048588"
-        )),
+        .mend(mend),
     }
 }
 
@@ -304,10 +327,13 @@ mod tests {
     #[test]
     fn a_limit_below_the_largest_packet_is_a_warning() {
         assert_eq!(
-            limit("max.message.bytes", Some(1_048_588)).status,
+            limit("max.message.bytes", Some(1_048_588), "").status,
             Status::Ok
         );
-        assert_eq!(limit("max.message.bytes", Some(9_000)).status, Status::Warn);
-        assert_eq!(limit("message.max.bytes", None).status, Status::Warn);
+        assert_eq!(
+            limit("max.message.bytes", Some(9_000), "").status,
+            Status::Warn
+        );
+        assert_eq!(limit("message.max.bytes", None, "").status, Status::Warn);
     }
 }

@@ -12,6 +12,9 @@ use crate::nic::table::wrap;
 /// Where the findings begin, in columns: 2, the status, the name of the check.
 const FINDINGS: usize = 25;
 
+/// Where the commands begin: far enough left that the longest of ours stays on one line.
+const MEND: usize = 6;
+
 /// How a check ended.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize)]
 #[serde(rename_all = "lowercase")]
@@ -172,7 +175,7 @@ fn row(out: &mut String, check: &Check, colour: bool) {
     let rest = finding.get(FINDINGS..).unwrap_or_default();
     write!(out, "{head} {rest}").expect("a string takes what is written to it");
     if let Some(mend) = &check.mend {
-        out.push_str(&wrap(&format!("mend: {mend}"), FINDINGS, FINDINGS + 6));
+        out.push_str(&wrap(&format!("mend: {mend}"), MEND, MEND + 6));
     }
 }
 
@@ -212,7 +215,7 @@ mod tests {
         assert_eq!(lines[1], "  ok    kernel           6.18.44");
         assert!(lines[2].starts_with("  warn  memlock          a finding"));
         assert!(lines[3].starts_with("                         "));
-        assert!(lines.contains(&"                         mend: ulimit -l unlimited"));
+        assert!(lines.contains(&"      mend: ulimit -l unlimited"));
         assert!(lines.contains(&"  fail  irq affinity     nobody serves it"));
         assert!(lines.iter().all(|line| line.len() <= 80), "{table}");
         let verdict = "capture would not start (1 fail, 1 warn)";

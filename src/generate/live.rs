@@ -75,7 +75,7 @@ impl<'obj> Live<'obj> {
         let mut open = GenerateSkelBuilder::default()
             .open(storage)
             .map_err(failed("opening the generator program"))?;
-        open.progs.drain.set_autoload(false);
+        open.progs.tally.set_autoload(false);
         let skeleton = open
             .load()
             .map_err(failed("loading the generator program"))?;

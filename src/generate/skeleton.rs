@@ -3,6 +3,7 @@
 #![allow(
     clippy::all,
     clippy::undocumented_unsafe_blocks,
+    clippy::unwrap_used,
     clippy::multiple_unsafe_ops_per_block,
     missing_docs,
     missing_debug_implementations,

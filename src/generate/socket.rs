@@ -1,6 +1,9 @@
 //! A packet socket: one system call for each frame, on any kernel and device, for any size.
 //!
 //! The rule: a frame that the device refused is the next one tried, so numbers leave in order.
+//!
+//! A veth device tells of a frame that its full peer dropped since Linux 6.6 ("veth: Fixing transmit
+//! return status for dropped packets"); before, such a frame counts as sent.
 
 #![allow(unsafe_code)] // nix has no safe way to make the address of an interface.
 

@@ -52,6 +52,11 @@ impl Offload {
         }
     }
 
+    /// Whether it takes VLAN tags out of frames, which libpcap gets back and XDP does not.
+    pub fn strips_tags(self) -> bool {
+        matches!(self, Self::RxVlan | Self::RxServiceVlan)
+    }
+
     /// The name the kernel has for it.
     fn kernel_name(self) -> &'static str {
         match self {
@@ -181,6 +186,11 @@ impl Offloads {
                     "mended what a killed sensor left"
                 );
             } else if !note.is_ours() {
+                let (interface, pid) = (&note.interface, note.pid);
+                info!(
+                    interface,
+                    pid, "offloads are in the charge of another sensor"
+                );
                 foreign = true;
             }
         }

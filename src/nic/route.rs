@@ -10,7 +10,7 @@ use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 
 use nix::sys::socket::SockProtocol;
 
-use crate::nic::netlink::{Attributes, Netlink, text, u16_at, u32_at};
+use crate::nic::netlink::{Attributes, Netlink, text, u16_at, u32_at, u64_at};
 
 pub(crate) const NEW_LINK: u16 = 16;
 pub(crate) const DEL_LINK: u16 = 17;
@@ -34,6 +34,7 @@ const MTU: u16 = 4;
 const LINK: u16 = 5;
 const MASTER: u16 = 10;
 const LINK_INFO: u16 = 18;
+const STATISTICS: u16 = 23;
 const RX_QUEUES: u16 = 32;
 const LINK_NETNS: u16 = 37;
 const XDP: u16 = 43;
@@ -71,6 +72,36 @@ impl XdpMode {
     }
 }
 
+/// What the kernel has counted on an interface since it was made (`struct rtnl_link_stats64`).
+///
+/// Each driver decides what it puts where: for people, not for sums.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct NicCounts {
+    /// Packets received; with some drivers those that XDP took are not among them.
+    pub received: u64,
+    /// Packets dropped for want of memory, or by the driver's own choice.
+    pub dropped: u64,
+    /// Packets the NIC dropped because nobody emptied its ring.
+    pub missed: u64,
+    /// Packets with errors, of whatever kind.
+    pub errors: u64,
+    /// Of the errors, overruns of the NIC's own memory.
+    pub overruns: u64,
+}
+
+impl NicCounts {
+    fn parse(value: &[u8]) -> Option<Self> {
+        let field = |number: usize| u64_at(value, number * 8);
+        Some(Self {
+            received: field(0)?,
+            dropped: field(6)?,
+            missed: field(15)?,
+            errors: field(4)?,
+            overruns: field(14)?,
+        })
+    }
+}
+
 /// One interface as RTM_NEWLINK describes it.
 #[derive(Clone, Debug, Default)]
 pub(crate) struct Link {
@@ -87,6 +118,7 @@ pub(crate) struct Link {
     /// The device below, where it is in the same network namespace.
     pub(crate) below: Option<u32>,
     pub(crate) programs: Vec<(XdpMode, u32)>,
+    pub(crate) counts: NicCounts,
 }
 
 impl Link {
@@ -110,6 +142,7 @@ impl Link {
                 MTU => link.mtu = u32_at(value, 0)?,
                 LINK => link.below = u32_at(value, 0).filter(|below| *below != 0),
                 MASTER => link.master = u32_at(value, 0).filter(|master| *master != 0),
+                STATISTICS => link.counts = NicCounts::parse(value).unwrap_or_default(),
                 RX_QUEUES => link.rx_queues = u32_at(value, 0)?,
                 LINK_NETNS => elsewhere = true,
                 LINK_INFO => link.kind = info_kind(value),
@@ -290,6 +323,24 @@ mod tests {
         assert_eq!(link.master, Some(4));
         assert_eq!(link.programs, [(XdpMode::Native, 33)]);
         assert!(link.is_up() && link.has_carrier() && !link.is_loopback());
+    }
+
+    #[test]
+    fn the_counts_are_taken_from_their_places_among_the_statistics() {
+        let statistics: Vec<u8> = (0_u64..24).flat_map(|n| (100 + n).to_ne_bytes()).collect();
+        let counts = NicCounts::parse(&statistics).unwrap();
+        let NicCounts {
+            received,
+            dropped,
+            missed,
+            errors,
+            overruns,
+        } = counts;
+        assert_eq!(
+            [received, dropped, missed, errors, overruns],
+            [100, 106, 115, 104, 114]
+        );
+        assert_eq!(NicCounts::parse(&statistics[..64]), None);
     }
 
     #[test]

@@ -33,7 +33,7 @@ use super::{Burst, Source, SourceError};
 use crate::counters::{QueueCounters, QueueState};
 use crate::filter::message;
 use crate::interfaces::{Interface, Interfaces};
-use crate::packet::{LinkType, Packet, Timestamp};
+use crate::packet::{Clock, LinkType, Packet, Timestamp};
 
 /// The most packets of one burst.
 const BURST: usize = 256;
@@ -120,18 +120,6 @@ impl PcapSource {
         self.number
     }
 
-    /// What it is doing; the link is looked at in [`account`](Source::account).
-    pub fn state(&self) -> QueueState {
-        match (self.phase, self.link) {
-            (Phase::Left { gone: false }, _) => QueueState::Ended,
-            (Phase::Leaving { gone: false, .. }, _) => QueueState::Draining,
-            (Phase::Leaving { .. } | Phase::Left { .. }, _) => QueueState::Gone,
-            (Phase::Running, Link::Up) => QueueState::Up,
-            (Phase::Running, Link::Down) => QueueState::Down,
-            (Phase::Running, Link::Gone) => QueueState::Gone,
-        }
-    }
-
     /// Offers up to a burst from the ring; tells how many were taken, and whether one was refused.
     fn dispatch(
         &mut self,
@@ -144,6 +132,7 @@ impl PcapSource {
         let nanos_per_tick = self.nanos_per_tick;
         let outcome = self.capture.dispatch(Some(BURST), |packet| {
             let offered = Packet {
+                clock: Clock::Arrival,
                 time: time(packet.header, nanos_per_tick),
                 orig_len: packet.header.len,
                 link_type,
@@ -282,6 +271,25 @@ impl Source for PcapSource {
             .set(self.if_dropped.follow(stat.if_dropped));
     }
 
+    /// The link is looked at in [`account`](Source::account).
+    fn state(&self) -> QueueState {
+        match (self.phase, self.link) {
+            (Phase::Running, Link::Up) => QueueState::Up,
+            (Phase::Running, Link::Down) => QueueState::Down,
+            (Phase::Running, Link::Gone)
+            | (Phase::Leaving { gone: true, .. } | Phase::Left { gone: true }, _) => {
+                QueueState::Gone
+            }
+            (Phase::Leaving { .. }, _) => QueueState::Draining,
+            (Phase::Left { .. }, _) => QueueState::Ended,
+        }
+    }
+
+    /// A block that is not full lies with the kernel for up to the block timeout.
+    fn lag(&self) -> Duration {
+        BLOCK_TIMEOUT * 2
+    }
+
     fn stop(&mut self) -> Result<(), SourceError> {
         let Phase::Running = self.phase else {
             return Ok(());
@@ -334,6 +342,7 @@ impl Held {
 
     fn packet(&self, link_type: LinkType, interface: u16) -> Option<Packet<'_>> {
         self.full.then_some(Packet {
+            clock: Clock::Arrival,
             time: self.time,
             orig_len: self.orig_len,
             link_type,

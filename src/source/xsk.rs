@@ -30,8 +30,8 @@ use self::link::{Link, Probe};
 use self::umem::{Port, continues};
 use super::{Burst, Source, SourceError};
 use crate::counters::{QueueCounters, QueueState};
-use crate::packet::{LinkType, Packet, Timestamp};
-use crate::xdp::{Meter, Program, Tally, ZeroCopyToken};
+use crate::packet::{Clock, LinkType, Packet, Timestamp};
+use crate::xdp::{self, Meter, Program, Tally, ZeroCopyToken};
 
 pub use self::bind::{Bind, XskError, ZeroCopy, frame_size, room};
 pub use self::idle::Idle;
@@ -59,6 +59,9 @@ const STILL: Duration = Duration::from_millis(10);
 /// The nap between two looks at a ring that is being drained.
 const DRAIN_NAP: Duration = Duration::from_millis(1);
 
+/// The first kernel that has `SO_PREFER_BUSY_POLL`.
+const OLDEST_BUSY_POLL_KERNEL: (u32, u32) = (5, 11);
+
 /// The shape and manners of one queue's socket.
 #[derive(Clone, Debug)]
 pub struct XskConfig {
@@ -75,6 +78,8 @@ pub struct XskConfig {
     /// The number that packets carry as their interface, as registered in
     /// [`Interfaces`](crate::interfaces::Interfaces).
     pub interface: u16,
+    /// Queues of the interface that nobody captures: their frames are counted here, as passed.
+    pub left_out: Vec<u32>,
 }
 
 impl XskConfig {
@@ -89,6 +94,7 @@ impl XskConfig {
             idle: Idle::DEFAULT,
             zero_copy: ZeroCopy::Auto,
             interface: 0,
+            left_out: Vec::new(),
         }
     }
 }
@@ -153,10 +159,14 @@ impl XskSource {
             cause,
         };
         if config.idle == Idle::BusyPoll {
-            link::prefer_busy_poll(bound.port.fd()).map_err(failed)?;
+            link::prefer_busy_poll(bound.port.fd()).map_err(|cause| {
+                let doing = format!("preferring busy polling on {name}");
+                let too_old = xdp::too_old(&doing, OLDEST_BUSY_POLL_KERNEL);
+                too_old.map_or_else(|| failed(cause), XskError::Program)
+            })?;
         }
         let probe = Probe::new(&name).map_err(failed)?;
-        let meter = program.meter(queue).map_err(failed)?;
+        let meter = program.meter(queue, &config.left_out).map_err(failed)?;
         program.register(queue, bound.port.fd())?;
 
         let now = Instant::now();
@@ -239,9 +249,10 @@ impl XskSource {
         to: usize,
         take: &mut impl FnMut(&Packet<'_>) -> ControlFlow<()>,
     ) -> ControlFlow<()> {
-        let time = self.time(from);
+        let (time, clock) = self.time(from);
         let data = self.port.data(&self.held[from]);
         let packet = Packet {
+            clock,
             time,
             orig_len: u32::try_from(data.len()).expect("a frame's length fits"),
             link_type: LinkType::ETHERNET,
@@ -279,13 +290,16 @@ impl XskSource {
 
     /// When the packet that begins in the frame at `at` arrived.
     #[inline]
-    fn time(&mut self, at: usize) -> Timestamp {
+    fn time(&mut self, at: usize) -> (Timestamp, Clock) {
         let stamp = self.port.stamp(&self.held[at]);
         self.is_stamped = stamp.is_some();
         if let Some(stamp) = stamp {
-            return self.clock.at(stamp);
+            return (self.clock.at(stamp), Clock::Arrival);
         }
-        *self.burst_time.get_or_insert_with(Timestamp::now)
+        (
+            *self.burst_time.get_or_insert_with(Timestamp::now),
+            Clock::Burst,
+        )
     }
 
     /// Takes another burst off the ring, behind the fragments that wait for the end of their packet.
@@ -411,7 +425,14 @@ impl XskSource {
         self.held.copy_within(self.head..self.tail, 0);
         self.tail -= self.head;
         self.head = 0;
-        self.tail += self.port.receive(&mut self.held[self.tail..]);
+        // libxdp looks at the ring anew only when what it saw before is used up.
+        loop {
+            let received = self.port.receive(&mut self.held[self.tail..]);
+            if received == 0 {
+                break;
+            }
+            self.tail += received;
+        }
         let held = &self.held[..self.tail];
         held.iter()
             .filter(|frame| !continues(frame))
@@ -492,17 +513,18 @@ impl Source for XskSource {
         counters.naps.set(self.naps);
         counters.polls.set(self.polls);
         counters.recoveries.set(self.recoveries);
-        if self.drain.is_some() {
-            let left = self.hold_all();
-            counters.left_in_ring.set(left);
-            return;
+    }
+
+    fn state(&self) -> QueueState {
+        match self.link {
+            Link::Up => QueueState::Up,
+            Link::Down => QueueState::Down,
+            Link::Gone => QueueState::Gone,
         }
-        match (self.link, counters.state()) {
-            (Link::Down, QueueState::Up) => counters.set_state(QueueState::Down),
-            (Link::Up, QueueState::Down) => counters.set_state(QueueState::Up),
-            (Link::Gone, QueueState::Up | QueueState::Down) => counters.set_state(QueueState::Gone),
-            _ => {}
-        }
+    }
+
+    fn left(&mut self) -> u64 {
+        self.hold_all()
     }
 
     fn stop(&mut self) -> Result<(), SourceError> {
@@ -531,5 +553,27 @@ impl fmt::Debug for XskSource {
             .field("mode", &self.mode)
             .field("idle", &self.idle)
             .finish_non_exhaustive()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::xdp::Attached;
+
+    /// Compiles for types that may move to another thread.
+    fn moves<T: Send>(none: Option<T>) -> bool {
+        none.is_none()
+    }
+
+    #[test]
+    fn a_source_moves_to_its_worker_and_the_program_to_whoever_stops_it() {
+        assert!(moves(None::<XskSource>) && moves(None::<Program>) && moves(None::<Attached>));
+    }
+
+    #[test]
+    fn a_jumbo_link_gets_more_frames() {
+        let frames = |mtu| XskConfig::for_mtu(mtu).frames;
+        assert_eq!((frames(1_500), frames(9_000)), (8_192, 32_768));
     }
 }

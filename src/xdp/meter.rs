@@ -25,6 +25,7 @@ pub(crate) struct Tally {
 #[derive(Debug)]
 pub(crate) struct Meter {
     queue: [u8; 4],
+    left_out: Vec<[u8; 4]>,
     sockets: MapHandle,
     counts: MapHandle,
     errors: Option<MapHandle>,
@@ -34,6 +35,7 @@ impl Meter {
     /// A meter with handles of its own to the maps, so that it can outlive the program's owner.
     pub(super) fn new(
         queue: u32,
+        left_out: &[u32],
         sockets: &MapHandle,
         counts: &MapHandle,
         errors: Option<&MapHandle>,
@@ -43,26 +45,33 @@ impl Meter {
         };
         Ok(Self {
             queue: queue.to_ne_bytes(),
+            left_out: left_out.iter().map(|queue| queue.to_ne_bytes()).collect(),
             sockets: copy(sockets)?,
             counts: copy(counts)?,
             errors: errors.map(copy).transpose()?,
         })
     }
 
-    /// The counts now.
+    /// The counts now; frames on queues left out are among those seen and passed.
     pub(crate) fn read(&self) -> io::Result<Tally> {
         let [redirect_errors] = match &self.errors {
-            Some(errors) => self.sum(errors)?,
+            Some(errors) => sum(errors, &self.queue)?,
             None => [0],
         };
-        let [seen, redirected, passed, aborted] = self.sum(&self.counts)?;
-        Ok(Tally {
+        let [seen, redirected, passed, aborted] = sum(&self.counts, &self.queue)?;
+        let mut tally = Tally {
             seen,
             redirected,
             passed,
             aborted,
             redirect_errors,
-        })
+        };
+        for queue in &self.left_out {
+            let [seen, _, passed, _] = sum(&self.counts, queue)?;
+            tally.seen += seen;
+            tally.passed += passed;
+        }
+        Ok(tally)
     }
 
     /// Sends further frames of the queue to the stack.
@@ -70,19 +79,19 @@ impl Meter {
         // The entry is gone already where the device is: the kernel clears it with the socket.
         let _ = self.sockets.delete(&self.queue);
     }
+}
 
-    /// Adds up, over CPUs, a value made of `N` counters (`struct queue_counts` of `bpf/ringtap.h`).
-    fn sum<const N: usize>(&self, map: &MapHandle) -> io::Result<[u64; N]> {
-        let cpus = map
-            .lookup_percpu(&self.queue, MapFlags::ANY)
-            .map_err(|cause| io::Error::other(cause.to_string()))?
-            .ok_or(io::ErrorKind::NotFound)?;
-        let mut sums = [0; N];
-        for cpu in &cpus {
-            for (sum, bytes) in sums.iter_mut().zip(cpu.chunks_exact(8)) {
-                *sum += u64::from_ne_bytes(bytes.try_into().expect("chunks are of 8 bytes"));
-            }
+/// Adds up, over CPUs, the value of `queue`, made of `N` counters (`struct queue_counts` of `bpf/ringtap.h`).
+fn sum<const N: usize>(map: &MapHandle, queue: &[u8]) -> io::Result<[u64; N]> {
+    let cpus = map
+        .lookup_percpu(queue, MapFlags::ANY)
+        .map_err(|cause| io::Error::other(cause.to_string()))?
+        .ok_or(io::ErrorKind::NotFound)?;
+    let mut sums = [0; N];
+    for cpu in &cpus {
+        for (sum, bytes) in sums.iter_mut().zip(cpu.chunks_exact(8)) {
+            *sum += u64::from_ne_bytes(bytes.try_into().expect("chunks are of 8 bytes"));
         }
-        Ok(sums)
     }
+    Ok(sums)
 }

@@ -2,6 +2,9 @@
 //!
 //! The rule: what the user wrote stands, or is refused in words; it is never quietly replaced.
 
+use std::fs;
+use std::path::PathBuf;
+
 use rdkafka::ClientConfig;
 
 use super::{Settings, SettingsError};
@@ -28,7 +31,7 @@ pub struct ProducerSettings {
 }
 
 /// What is written unless the user wrote something else, with the reason.
-const DEFAULTS: [(&str, &str); 9] = [
+const DEFAULTS: [(&str, &str); 10] = [
     ("client.id", "ringtap"),
     ("acks", "all"),
     // A misspelt topic is an error, not a new topic.
@@ -41,8 +44,20 @@ const DEFAULTS: [(&str, &str); 9] = [
     // 100,000 records of 60 bytes fill a request; the default of 10,000 does not.
     ("batch.num.messages", "100000"),
     ("message.max.bytes", "1000000"),
+    // After a refusal of the topic, librdkafka tries again when it is next told of it.
+    ("topic.metadata.refresh.interval.ms", "60000"),
     // A broker that vanished without a word is noticed.
     ("socket.keepalive.enable", "true"),
+];
+
+/// The settings whose value is the path of a file or folder to read.
+const FILES: [&str; 6] = [
+    "ssl.ca.location",
+    "ssl.certificate.location",
+    "ssl.key.location",
+    "ssl.keystore.location",
+    "ssl.crl.location",
+    "sasl.kerberos.keytab",
 ];
 
 /// The most unanswered requests that idempotence allows (Kafka protocol).
@@ -52,6 +67,7 @@ impl ProducerSettings {
     pub(super) fn new(written: &Settings) -> Result<Self, SettingsError> {
         written.brokers()?;
         written.check_sasl()?;
+        written.check_files()?;
         check_owned(written)?;
         let mut settings = written.clone();
         for (key, value) in DEFAULTS {
@@ -186,9 +202,25 @@ impl Settings {
     pub fn consumer(&self) -> Result<ClientConfig, SettingsError> {
         self.brokers()?;
         self.check_sasl()?;
+        self.check_files()?;
         let mut settings = self.clone();
         settings.set_default("client.id", "ringtap")?;
         Ok(settings.client_config())
+    }
+
+    /// Files that are named must be there: OpenSSL and Kerberos do not say which one is not.
+    fn check_files(&self) -> Result<(), SettingsError> {
+        for key in FILES {
+            let Some(path) = self.get(key).filter(|path| *path != "probe") else {
+                continue;
+            };
+            fs::metadata(path).map_err(|source| SettingsError::File {
+                what: key.to_owned(),
+                path: PathBuf::from(path),
+                source,
+            })?;
+        }
+        Ok(())
     }
 
     /// OAUTHBEARER has no source of tokens here but librdkafka's own for tests, where OIDC is not built in.

@@ -53,7 +53,11 @@ fn old_names_and_new_ones_are_the_same_setting_and_the_last_wins() {
 #[test]
 fn a_wrong_setting_is_refused_with_its_key_its_value_and_the_rule() {
     let broker = "bootstrap.servers=a:1";
-    let cases: [(&[&str], &[&str]); 22] = [
+    let cases: [(&[&str], &[&str]); 23] = [
+        (
+            &[broker, "ssl.ca.location=/nowhere/ca.pem"],
+            &["ssl.ca.location", "/nowhere/ca.pem"],
+        ),
         (&["linger.ms"], &["key=value", "linger.ms"]),
         (
             &["bootstrap.server=a:1"],

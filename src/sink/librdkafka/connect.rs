@@ -63,7 +63,11 @@ pub enum ConnectError {
         topic: String,
     },
     /// No broker answered.
-    #[error("no broker answers within {}: {}", seconds(*.limit), list(.troubles))]
+    #[error(
+        "no broker answers within {}: {}; check the addresses and security.protocol",
+        seconds(*.limit),
+        list(.troubles)
+    )]
     Unreachable {
         /// How long they were asked.
         limit: Duration,
@@ -257,6 +261,13 @@ impl ClientContext for Said {
             return;
         }
         let (broker, text) = split(reason);
+        let code = match code {
+            // A peer that hangs up in the handshake is filed under transport.
+            RDKafkaErrorCode::BrokerTransportFailure if text.starts_with("SSL") => {
+                RDKafkaErrorCode::SSL
+            }
+            code => code,
+        };
         let mut troubles = self.troubles.lock().unwrap_or_else(PoisonError::into_inner);
         troubles.insert(broker, (code, text));
     }

@@ -73,7 +73,8 @@ impl Slot {
     pub(super) fn lend_singly(&mut self, client: &mut Client, at: usize) -> Option<Code> {
         let skipped = usize::try_from(self.handed).expect("32 bits fit");
         for record in self.batch.records().skip(skipped) {
-            // SAFETY: as in `lend_in_bursts`.
+            // SAFETY: the batch stays in this slot, unchanged, until this record is answered, and the client is
+            // dropped before the slot.
             let handed = unsafe { client.produce_one(self.partition, at, &record) };
             if let Err(code) = handed {
                 if may_wait(code) {
@@ -139,7 +140,7 @@ impl Slot {
 
     /// Gives the batch back, once [`is_done`](Self::is_done).
     pub(super) fn finish(self) -> Finished {
-        debug_assert!(self.is_done(), "a batch is given back when it is done");
+        assert!(self.is_done(), "a batch is given back when it is done");
         Finished {
             batch: self.batch,
             outcome: self.outcome,

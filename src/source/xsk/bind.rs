@@ -209,6 +209,17 @@ fn attempt(
                 let doing = format!("binding to queue {queue} of {interface}");
                 return Err(xdp::no_rights(&doing, &[xdp::NET_RAW]).into());
             }
+            Some(libc::EINVAL) if mode == Bind::Copy && program.is_jumbo() => {
+                let doing = format!("receiving packets of several fragments on {interface}");
+                let refused = XskError::Refused {
+                    interface,
+                    queue,
+                    mode,
+                    cause,
+                };
+                let too_old = xdp::too_old(&doing, xdp::OLDEST_JUMBO_KERNEL);
+                return Err(too_old.map_or(refused, XskError::Program));
+            }
             _ => {
                 return Err(XskError::Refused {
                     interface,

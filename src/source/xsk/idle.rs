@@ -132,13 +132,18 @@ mod tests {
 
     const RING: u32 = 8_192;
 
+    /// How many packets come in `time` at `rate` a second.
+    fn come(time: Duration, rate: u64) -> u64 {
+        u64::try_from(time.as_nanos()).unwrap() * rate / 1_000_000_000
+    }
+
     /// Feeds a pace with `rate` packets a second; returns the naps it chose.
     fn naps(pace: &mut Pace, mut now: Instant, rate: u64, turns: usize) -> Vec<Duration> {
         let mut naps = vec![];
         let mut slept = Duration::from_micros(50);
         for _ in 0..turns {
             now += slept;
-            let arrived = u32::try_from(slept.as_nanos() as u64 * rate / 1_000_000_000).unwrap();
+            let arrived = u32::try_from(come(slept, rate)).unwrap();
             let Rest::Nap(nap) = pace.rest(arrived, true, now) else {
                 break;
             };
@@ -160,7 +165,7 @@ mod tests {
                 "{rate} packets a second are no reason to wait on the kernel"
             );
             for nap in naps {
-                let arrive = nap.as_nanos() as u64 * rate / 1_000_000_000;
+                let arrive = come(nap, rate);
                 assert!(
                     arrive <= u64::from(RING / 4) + 1,
                     "{arrive} arrive in {nap:?} at {rate}/s"

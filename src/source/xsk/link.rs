@@ -11,6 +11,8 @@ use std::io;
 use std::os::fd::{AsRawFd, BorrowedFd, OwnedFd};
 
 use nix::errno::Errno;
+use nix::net::if_::if_nametoindex;
+use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 use nix::sys::socket::{AddressFamily, MsgFlags, SockFlag, SockType, recv, socket};
 
 /// How the link is.
@@ -28,7 +30,7 @@ pub(super) enum Link {
 #[derive(Debug)]
 pub(super) struct Probe {
     socket: OwnedFd,
-    name: [libc::c_char; libc::IFNAMSIZ],
+    ifindex: libc::c_int,
 }
 
 impl Probe {
@@ -40,41 +42,38 @@ impl Probe {
             SockFlag::SOCK_CLOEXEC,
             None,
         )?;
-        if interface.len() >= libc::IFNAMSIZ {
-            return Err(io::ErrorKind::InvalidInput.into());
-        }
-        let mut name = [0; libc::IFNAMSIZ];
-        for (slot, byte) in name.iter_mut().zip(interface.bytes()) {
-            *slot = libc::c_char::from_ne_bytes([byte]);
-        }
-        Ok(Self { socket, name })
+        let ifindex = if_nametoindex(interface)?;
+        let ifindex = libc::c_int::try_from(ifindex).map_err(io::Error::other)?;
+        Ok(Self { socket, ifindex })
     }
 
     /// How the link under `xsk` is now.
     pub(super) fn ask(&self, xsk: BorrowedFd<'_>) -> Link {
-        match knock(xsk) {
-            Link::Up if self.is_running() => Link::Up,
-            Link::Up => Link::Down,
-            other => other,
+        match (knock(xsk), self.is_running()) {
+            (Link::Gone, _) | (_, Err(Errno::ENODEV)) => Link::Gone,
+            (Link::Up, Ok(true)) => Link::Up,
+            // What cannot be told of the flags changes nothing.
+            (heard, Err(_)) => heard,
+            (Link::Down, _) | (_, Ok(false)) => Link::Down,
         }
     }
 
-    /// Whether the interface is up and has carrier; taken to be so where it cannot be told.
-    fn is_running(&self) -> bool {
-        let ifr_ifru = libc::__c_anonymous_ifr_ifru { ifru_flags: 0 };
+    /// Whether the interface, whatever it is called by now, is up and has carrier.
+    fn is_running(&self) -> Result<bool, Errno> {
         let mut request = libc::ifreq {
-            ifr_name: self.name,
-            ifr_ifru,
+            ifr_name: [0; libc::IFNAMSIZ],
+            ifr_ifru: libc::__c_anonymous_ifr_ifru {
+                ifru_ifindex: self.ifindex,
+            },
         };
-        // SAFETY: SIOCGIFFLAGS reads a name and writes flags, both inside `request`, which lives on.
-        let answer =
-            unsafe { libc::ioctl(self.socket.as_raw_fd(), libc::SIOCGIFFLAGS, &mut request) };
-        if answer < 0 {
-            return true;
-        }
+        let socket = self.socket.as_raw_fd();
+        // SAFETY: SIOCGIFNAME reads a number and writes a name, both inside `request`, which lives on.
+        Errno::result(unsafe { libc::ioctl(socket, libc::SIOCGIFNAME, &mut request) })?;
+        // SAFETY: SIOCGIFFLAGS reads the name and writes flags, both inside `request`.
+        Errno::result(unsafe { libc::ioctl(socket, libc::SIOCGIFFLAGS, &mut request) })?;
         // SAFETY: the call has just written this member of the union.
         let flags = unsafe { request.ifr_ifru.ifru_flags };
-        i32::from(flags) & libc::IFF_RUNNING != 0
+        Ok(i32::from(flags) & libc::IFF_RUNNING != 0)
     }
 }
 
@@ -83,6 +82,14 @@ pub(super) fn knock(xsk: BorrowedFd<'_>) -> Link {
     match recv(xsk.as_raw_fd(), &mut [], MsgFlags::MSG_DONTWAIT) {
         Err(Errno::ENETDOWN) => Link::Down,
         Err(Errno::ENXIO | Errno::ENODEV) => Link::Gone,
+        Err(Errno::EOPNOTSUPP) => {
+            // Before 5.11 these sockets cannot be received from; a poll wakes as well, but tells less.
+            let _ = poll(
+                &mut [PollFd::new(xsk, PollFlags::POLLIN)],
+                PollTimeout::ZERO,
+            );
+            Link::Up
+        }
         // EAGAIN, EBUSY, EINTR, ENOBUFS: it was heard, and will be again.
         Ok(_) | Err(_) => Link::Up,
     }

@@ -23,13 +23,13 @@ pub struct Arrived {
 
 /// Drops every frame that arrives at an interface, and counts it; until it is dropped itself.
 #[derive(Debug)]
-pub struct Drain {
+pub struct Tally {
     interface: String,
     _link: Link,
     arrivals: MapHandle,
 }
 
-impl Drain {
+impl Tally {
     /// Attaches to an interface of the caller's network namespace, natively where its driver can.
     pub fn attach(interface: &str) -> Result<Self, GenerateError> {
         let failed = |doing| {
@@ -49,18 +49,18 @@ impl Drain {
         let mut storage = MaybeUninit::uninit();
         let mut open = GenerateSkelBuilder::default()
             .open(&mut storage)
-            .map_err(failed("opening the drain program"))?;
+            .map_err(failed("opening the tally program"))?;
         open.progs.generate.set_autoload(false);
         open.progs.answer.set_autoload(false);
         open.progs.no_answer.set_autoload(false);
-        let skeleton = open.load().map_err(failed("loading the drain program"))?;
+        let skeleton = open.load().map_err(failed("loading the tally program"))?;
         let arrivals = MapHandle::try_from(&skeleton.maps.arrivals)
-            .map_err(failed("keeping the drain's counters"))?;
+            .map_err(failed("keeping the tally's counters"))?;
         let link = skeleton
             .progs
-            .drain
+            .tally
             .attach_xdp(index)
-            .map_err(failed("attaching the drain program"))?;
+            .map_err(failed("attaching the tally program"))?;
         Ok(Self {
             interface: interface.to_owned(),
             _link: link,
@@ -74,7 +74,7 @@ impl Drain {
             .arrivals
             .lookup_percpu(&[0; 4], MapFlags::ANY)
             .map_err(|cause| GenerateError::Bpf {
-                doing: "reading the drain's counters",
+                doing: "reading the tally's counters",
                 interface: self.interface.clone(),
                 cause,
             })?;
