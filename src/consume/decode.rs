@@ -6,7 +6,7 @@ use rdkafka::Message;
 use rdkafka::message::BorrowedMessage;
 
 use super::header;
-use crate::packet::{LinkType, MAX_PACKET, Packet, Timestamp};
+use crate::packet::{Clock, LinkType, MAX_PACKET, Packet, Timestamp};
 use crate::record::{KeyTime, RecordInfo};
 
 /// 1990-01-01: no packet was captured to Kafka before it.
@@ -108,6 +108,7 @@ fn decode<'a>(
     let len = u32::try_from(data.len()).expect("it is at most MAX_PACKET bytes long");
     let key_time = unit.time(u64::from_be_bytes(key));
     let packet = Packet {
+        clock: Clock::Arrival,
         time: info.map_or(key_time, |info| info.time),
         orig_len: info.map_or(len, |info| info.orig_len.max(len)),
         link_type: info.map_or(LinkType::ETHERNET, |info| info.link_type),

@@ -13,7 +13,7 @@ use super::decode::Decoded;
 use crate::format::write::{Encoder, Format, Fraction, Section, Unfit};
 use crate::hex;
 use crate::interfaces::{Interface, Interfaces};
-use crate::packet::{LinkType, Packet};
+use crate::packet::{Clock, LinkType, Packet};
 
 /// What packets are turned into.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -136,6 +136,7 @@ impl Writer {
             Self::Pcapng { encoder, described } => {
                 let interface = described.number(decoded);
                 let packet = Packet {
+                    clock: Clock::Arrival,
                     interface,
                     ..*packet
                 };
@@ -253,6 +254,7 @@ mod tests {
     fn decoded(data: &[u8], link_type: LinkType) -> Decoded<'_> {
         Decoded {
             packet: Packet {
+                clock: Clock::Arrival,
                 time: Timestamp::from_nanos(1_458_240_269_373_968_123),
                 orig_len: 9_000,
                 link_type,
