@@ -18,7 +18,7 @@ use ringtap::batch::{Batch, Origin, Seal};
 use ringtap::counters::QueueCounters;
 use ringtap::filler::{Filler, Rules};
 use ringtap::histogram::Histogram;
-use ringtap::packet::{LinkType, Packet, Timestamp};
+use ringtap::packet::{Clock, LinkType, Packet, Timestamp};
 use ringtap::record::{Encoding, KeyTime, RecordTime};
 use ringtap::ring::{Ready, Spent};
 use ringtap::source::synthetic::{Spec, SyntheticSource};
@@ -50,6 +50,7 @@ fn encode(c: &mut Criterion) {
                 for (at, data) in (0..packets).zip(frames.iter().cycle()) {
                     time += 1_000;
                     let packet = Packet {
+                        clock: Clock::Arrival,
                         time: Timestamp::from_nanos(time),
                         orig_len: u32::try_from(size).expect("sizes are small"),
                         link_type: LinkType::ETHERNET,
@@ -80,6 +81,7 @@ fn ring(c: &mut Criterion) {
     let mut batch = Batch::new(BATCH, 0);
     let data = [0; 60];
     let packet = Packet {
+        clock: Clock::Arrival,
         time: Timestamp::from_nanos(1),
         orig_len: 60,
         link_type: LinkType::ETHERNET,
@@ -121,7 +123,6 @@ fn turn(c: &mut Criterion) {
             queue: 0,
             linger: Duration::from_millis(50),
             live: true,
-            flags: 0,
             filter: None,
             allowance: None,
             one_link_type: None,

@@ -12,8 +12,10 @@ use std::fmt;
 use std::io;
 use std::time::Instant;
 
-use crate::packet::{Packet, Timestamp};
-use crate::record::{Encoding, HEADER, RecordInfo, RecordTime, TRUNCATED};
+use crate::packet::{Clock, Packet, Timestamp};
+use crate::record::{
+    BURST_CLOCK, Encoding, HARDWARE_CLOCK, HEADER, RecordInfo, RecordTime, TRUNCATED,
+};
 
 use memory::Memory;
 
@@ -46,8 +48,6 @@ pub struct Origin {
     pub queue: u16,
     /// Its number among the packets of that queue.
     pub sequence: u64,
-    /// Flags of [`RecordInfo`] beyond [`TRUNCATED`].
-    pub flags: u8,
 }
 
 /// What a producer adds to a batch when it sends it.
@@ -198,8 +198,13 @@ impl Batch {
             } else {
                 0
             };
+            let clock = match packet.clock {
+                Clock::Arrival => 0,
+                Clock::Burst => BURST_CLOCK,
+                Clock::Hardware => HARDWARE_CLOCK,
+            };
             let info = RecordInfo {
-                flags: origin.flags | cut,
+                flags: clock | cut,
                 link_type: packet.link_type,
                 queue: origin.queue,
                 interface: packet.interface,
@@ -457,6 +462,7 @@ mod tests {
 
     fn packet(data: &[u8], nanos: u64) -> Packet<'_> {
         Packet {
+            clock: Clock::Arrival,
             time: Timestamp::from_nanos(nanos),
             orig_len: u32::try_from(data.len()).unwrap(),
             link_type: LinkType::ETHERNET,
@@ -496,7 +502,7 @@ mod tests {
             let mut expected = Vec::new();
             for (len, nanos, fill) in packets {
                 let data: Vec<u8> = (0..len).map(|at| fill.wrapping_add(at.to_le_bytes()[0])).collect();
-                let origin = Origin { queue: 5, sequence: expected.len() as u64, flags: 0 };
+                let origin = Origin { queue: 5, sequence: expected.len() as u64 };
                 if batch.push(&packet(&data, nanos), &encoding(headers), origin).is_ok() {
                     expected.push((nanos, data));
                 }

@@ -3,6 +3,7 @@
 //! The rule: this is the only place that prints an error or settles an exit code.
 
 pub mod capture;
+pub mod consume;
 pub mod doctor;
 pub mod generate;
 mod manual;
@@ -18,6 +19,7 @@ use clap::{CommandFactory, FromArgMatches, Parser, Subcommand};
 use crate::exit::Exit;
 
 use capture::CaptureArgs;
+use consume::ConsumeArgs;
 use doctor::DoctorArgs;
 use generate::GenerateArgs;
 use manual::{CompletionsArgs, ManArgs};
@@ -42,6 +44,9 @@ enum Command {
     /// Capture packets from interfaces or files into Kafka or a file
     #[command(after_help = manual::EXIT_CODES)]
     Capture(Box<CaptureArgs>),
+    /// Read packets back from Kafka, as a capture file or a stream for tshark
+    #[command(after_help = manual::EXIT_CODES)]
+    Consume(Box<ConsumeArgs>),
     /// Check whether this machine, an interface and a cluster are ready, and say what to mend
     Doctor(DoctorArgs),
     /// Send numbered, checksummed frames out of an interface
@@ -70,6 +75,7 @@ pub fn run(arguments: impl IntoIterator<Item = OsString>) -> Exit {
     };
     match cli.command {
         Command::Capture(args) => capture::run(*args),
+        Command::Consume(args) => consume::run(&args),
         Command::Doctor(args) => doctor::run(&args),
         Command::Generate(args) => generate::run(&args),
         Command::Verify(args) => verify::run(&args),

@@ -47,8 +47,6 @@ pub struct Rules {
     pub linger: Duration,
     /// Whether times come from a clock (raised so that they never step back) or from a file (kept).
     pub live: bool,
-    /// Flags of the `rt` header beyond truncation.
-    pub flags: u8,
     /// The filter in user space.
     pub filter: Option<Filters>,
     /// The count of `-c`.
@@ -185,7 +183,6 @@ impl Filler {
         let origin = Origin {
             queue: self.rules.queue,
             sequence: self.sequence,
-            flags: self.rules.flags,
         };
         let kept = loop {
             let Some(batch) = &mut self.open else {

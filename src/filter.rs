@@ -186,7 +186,7 @@ pub(crate) fn message(cause: pcap::Error) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::packet::Timestamp;
+    use crate::packet::{Clock, Timestamp};
 
     /// An Ethernet frame: IPv4 UDP from 10.0.0.1 port 5000 to 10.0.0.2 port 53, 60 bytes.
     fn ipv4() -> Vec<u8> {
@@ -223,6 +223,7 @@ mod tests {
 
     fn packet(link_type: LinkType, data: &[u8]) -> Packet<'_> {
         Packet {
+            clock: Clock::Arrival,
             time: Timestamp::default(),
             orig_len: u32::try_from(data.len()).unwrap(),
             link_type,

@@ -347,7 +347,7 @@ mod tests {
         }
         assert_eq!(fetch(&server, "/healthz").0, 200);
         let mut looks = std::iter::repeat_with(|| fetch(&server, "/healthz"));
-        let (_, body) = looks.find(|(status, _)| *status != 200).unwrap();
+        let (_, body) = looks.find(|(status, _)| *status == 503).unwrap();
         assert_eq!(body, "not turning: rt-eth1 queue 0\n");
         queues[0].turns.add(1);
         assert_eq!(fetch(&server, "/healthz").0, 200);

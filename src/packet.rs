@@ -95,11 +95,25 @@ impl fmt::Display for LinkType {
     }
 }
 
+/// Where a packet's time comes from.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum Clock {
+    /// The system's clock when the packet arrived, or what its file says.
+    #[default]
+    Arrival,
+    /// The system's clock when the burst was read that the packet came in.
+    Burst,
+    /// The NIC's clock.
+    Hardware,
+}
+
 /// One packet, borrowed from its source for the length of one call.
 #[derive(Clone, Copy, Debug)]
 pub struct Packet<'a> {
     /// When it arrived, or when its file says it did.
     pub time: Timestamp,
+    /// Where that time comes from.
+    pub clock: Clock,
     /// Its length on the wire in bytes; more than [`len`](Self::len) where it was cut.
     pub orig_len: u32,
     /// What its first byte is.

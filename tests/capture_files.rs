@@ -8,7 +8,7 @@ use pcap::{Capture, Precision};
 use proptest::prelude::*;
 use ringtap::format::write::{Encoder, Fraction, Section, Writer};
 use ringtap::interfaces::{Interface, Interfaces};
-use ringtap::packet::{LinkType, Packet, Timestamp};
+use ringtap::packet::{Clock, LinkType, Packet, Timestamp};
 use tempfile::tempdir;
 
 /// Seconds, nanoseconds, original length, bytes.
@@ -31,6 +31,7 @@ fn write(encoder: Encoder, packets: &[(u64, u32, Vec<u8>)]) -> Vec<u8> {
     for (nanos, cut, bytes) in packets {
         let (data, last) = bytes.split_at(bytes.len() / 2);
         let packet = Packet {
+            clock: Clock::Arrival,
             time: Timestamp::from_nanos(*nanos),
             orig_len: u32::try_from(bytes.len()).unwrap() + cut,
             link_type: LinkType::ETHERNET,

@@ -14,7 +14,7 @@ use ringtap::control::{Allowance, Control};
 use ringtap::counters::{Failed, PublisherCounters, QueueCounters};
 use ringtap::filler::{Filler, OneLinkType, Rules};
 use ringtap::histogram::Histogram;
-use ringtap::packet::{LinkType, Packet, Timestamp};
+use ringtap::packet::{Clock, LinkType, Packet, Timestamp};
 use ringtap::publisher::Publisher;
 use ringtap::record::{Encoding, KeyTime, RecordTime};
 use ringtap::ring::{Ready, Spent};
@@ -65,6 +65,7 @@ impl Source for Numbers {
             }
             let data = frame(self.next);
             let packet = Packet {
+                clock: Clock::Arrival,
                 time: Timestamp::from_nanos(1_000_000_000 + self.next),
                 orig_len: u32::try_from(data.len()).unwrap(),
                 link_type: (self.link_type)(self.next),
@@ -159,7 +160,6 @@ fn rules() -> Rules {
         queue: 0,
         linger: Duration::from_millis(5),
         live: true,
-        flags: 0,
         filter: None,
         allowance: None,
         one_link_type: None,

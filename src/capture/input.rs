@@ -461,7 +461,6 @@ impl Inputs {
                 queue: u16::try_from(prepared.queue).unwrap_or(u16::MAX),
                 linger: config.linger,
                 live: prepared.live,
-                flags: 0,
                 filter: filter.map_err(InputError::from)?,
                 allowance: terms.allowance.clone(),
                 one_link_type: terms.one_link_type.clone(),

@@ -5,9 +5,9 @@ use std::path::PathBuf;
 
 use clap::{Args, Command, ValueHint};
 use clap_complete::Shell;
-use rdkafka::ClientConfig;
 
 use crate::exit::Exit;
+use crate::kafka;
 
 use super::complain;
 
@@ -25,15 +25,7 @@ Where several apply: 2, 3, 1, 5, 4, 6.";
 
 /// The version, and what librdkafka was built with.
 pub(super) fn version() -> String {
-    let (_, librdkafka) = rdkafka::util::get_rdkafka_version();
-    let features = ClientConfig::new()
-        .create_native_config()
-        .and_then(|config| config.get("builtin.features"))
-        .unwrap_or_else(|_| "unknown".into());
-    format!(
-        "{}\nlibrdkafka {librdkafka}: {features}",
-        env!("CARGO_PKG_VERSION")
-    )
+    format!("{}\n{}", env!("CARGO_PKG_VERSION"), kafka::librdkafka())
 }
 
 /// `ringtap completions SHELL`.

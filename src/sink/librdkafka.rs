@@ -32,6 +32,7 @@ use crate::sink::{Finished, Sink, SinkError};
 
 pub use client::ClientError;
 use client::{Client, Kind, Purge};
+pub(crate) use connect::{Asks, Said, first_answer, refused};
 pub use connect::{Cluster, ConnectError, Trouble};
 use log::Log;
 use slot::Slot;

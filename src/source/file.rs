@@ -14,7 +14,7 @@ use std::time::Duration;
 use crate::counters::QueueCounters;
 use crate::format::read::{ReadError, Reader, Step};
 use crate::interfaces::{Interface, Interfaces};
-use crate::packet::Packet;
+use crate::packet::{Clock, Packet};
 use crate::source::pace::Pace;
 pub use crate::source::pace::{Speed, SpeedError};
 use crate::source::{Burst, Source, SourceError};
@@ -228,6 +228,7 @@ impl Source for FileSource {
             let current = self.current.as_ref().expect("a packet is held");
             let packet = current.reader.packet().expect("a packet is held");
             let offered = take(&Packet {
+                clock: Clock::Arrival,
                 time: packet.time,
                 orig_len: packet.orig_len,
                 link_type: packet.link_type,

@@ -33,7 +33,7 @@ use super::{Burst, Source, SourceError};
 use crate::counters::{QueueCounters, QueueState};
 use crate::filter::message;
 use crate::interfaces::{Interface, Interfaces};
-use crate::packet::{LinkType, Packet, Timestamp};
+use crate::packet::{Clock, LinkType, Packet, Timestamp};
 
 /// The most packets of one burst.
 const BURST: usize = 256;
@@ -132,6 +132,7 @@ impl PcapSource {
         let nanos_per_tick = self.nanos_per_tick;
         let outcome = self.capture.dispatch(Some(BURST), |packet| {
             let offered = Packet {
+                clock: Clock::Arrival,
                 time: time(packet.header, nanos_per_tick),
                 orig_len: packet.header.len,
                 link_type,
@@ -341,6 +342,7 @@ impl Held {
 
     fn packet(&self, link_type: LinkType, interface: u16) -> Option<Packet<'_>> {
         self.full.then_some(Packet {
+            clock: Clock::Arrival,
             time: self.time,
             orig_len: self.orig_len,
             link_type,

@@ -10,7 +10,7 @@ use std::time::Duration;
 
 use crate::counters::QueueCounters;
 use crate::frames::{Plan, Size, Table};
-use crate::packet::{LinkType, Packet, Timestamp};
+use crate::packet::{Clock, LinkType, Packet, Timestamp};
 use crate::source::pace::{Pace, Speed};
 use crate::source::{Burst, Source, SourceError};
 
@@ -125,6 +125,7 @@ impl Source for SyntheticSource {
             }
             let data = self.table.frame(self.next);
             let packet = Packet {
+                clock: Clock::Burst,
                 time,
                 orig_len: u32::try_from(data.len()).expect("no frame is longer than 9,000 bytes"),
                 link_type: LinkType::ETHERNET,

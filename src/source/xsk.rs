@@ -30,7 +30,7 @@ use self::link::{Link, Probe};
 use self::umem::{Port, continues};
 use super::{Burst, Source, SourceError};
 use crate::counters::{QueueCounters, QueueState};
-use crate::packet::{LinkType, Packet, Timestamp};
+use crate::packet::{Clock, LinkType, Packet, Timestamp};
 use crate::xdp::{self, Meter, Program, Tally, ZeroCopyToken};
 
 pub use self::bind::{Bind, XskError, ZeroCopy, frame_size, room};
@@ -249,9 +249,10 @@ impl XskSource {
         to: usize,
         take: &mut impl FnMut(&Packet<'_>) -> ControlFlow<()>,
     ) -> ControlFlow<()> {
-        let time = self.time(from);
+        let (time, clock) = self.time(from);
         let data = self.port.data(&self.held[from]);
         let packet = Packet {
+            clock,
             time,
             orig_len: u32::try_from(data.len()).expect("a frame's length fits"),
             link_type: LinkType::ETHERNET,
@@ -289,13 +290,16 @@ impl XskSource {
 
     /// When the packet that begins in the frame at `at` arrived.
     #[inline]
-    fn time(&mut self, at: usize) -> Timestamp {
+    fn time(&mut self, at: usize) -> (Timestamp, Clock) {
         let stamp = self.port.stamp(&self.held[at]);
         self.is_stamped = stamp.is_some();
         if let Some(stamp) = stamp {
-            return self.clock.at(stamp);
+            return (self.clock.at(stamp), Clock::Arrival);
         }
-        *self.burst_time.get_or_insert_with(Timestamp::now)
+        (
+            *self.burst_time.get_or_insert_with(Timestamp::now),
+            Clock::Burst,
+        )
     }
 
     /// Takes another burst off the ring, behind the fragments that wait for the end of their packet.

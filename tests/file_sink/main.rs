@@ -18,7 +18,7 @@ use ringtap::batch::{Batch, Origin};
 use ringtap::counters::{Failed, QueueState};
 use ringtap::format::write::{Format, Fraction, InterfaceTotals};
 use ringtap::interfaces::{Interface, Interfaces};
-use ringtap::packet::{LinkType, Packet, Timestamp};
+use ringtap::packet::{Clock, LinkType, Packet, Timestamp};
 use ringtap::record::{Encoding, KeyTime, RecordTime};
 use ringtap::ring::Wake;
 use ringtap::sink::file::{Destination, FileConfig, FileError, FileSink, Rotation};
@@ -66,6 +66,7 @@ fn config(path: &Path, queues: usize) -> FileConfig {
 
 fn frame(time: u64, data: &[u8]) -> Packet<'_> {
     Packet {
+        clock: Clock::Arrival,
         time: Timestamp::from_nanos(time),
         orig_len: u32::try_from(data.len()).unwrap(),
         link_type: LinkType::ETHERNET,

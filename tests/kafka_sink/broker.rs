@@ -1,7 +1,7 @@
 //! The protocol, with a real broker.
 //!
-//! `RINGTAP_TEST_BROKERS=host:port` names it; `RINGTAP_TEST_KAFKA_LIBS` is the folder of Kafka's jars and
-//! `RINGTAP_TEST_KAFKA_DATA` the broker's `log.dirs`, for `DumpLogSegments`. A test that lacks one fails.
+//! `RINGTAP_TEST_BROKERS=host:port` names it, and `RINGTAP_TEST_KAFKA_DIR` is the folder it was started in with
+//! `scripts/kafka start`. A test that lacks one fails.
 
 use std::process::Command;
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
@@ -145,10 +145,7 @@ fn every_codec_is_read_back_to_the_byte() {
 
 #[test]
 fn kafkas_own_tool_finds_every_batch_valid() {
-    let (libs, data) = (
-        variable("RINGTAP_TEST_KAFKA_LIBS"),
-        variable("RINGTAP_TEST_KAFKA_DATA"),
-    );
+    let dir = variable("RINGTAP_TEST_KAFKA_DIR");
     let topic = topic("dump", 1, &[("flush.messages", "1")]);
     let total = run(
         sink(&brokers(), &topic, &TIMED, &[]),
@@ -156,10 +153,10 @@ fn kafkas_own_tool_finds_every_batch_valid() {
     );
     assert_eq!(total.outcome.delivered, 4_000);
     std::thread::sleep(Duration::from_millis(200));
-    let dump = Command::new("java")
-        .args(["-cp", &format!("{libs}/*"), "kafka.tools.DumpLogSegments"])
+    let dump = Command::new(concat!(env!("CARGO_MANIFEST_DIR"), "/scripts/kafka"))
+        .args(["tool", &dir, "kafka.tools.DumpLogSegments"])
         .args(["--deep-iteration", "--files"])
-        .arg(format!("{data}/{topic}-0/00000000000000000000.log"))
+        .arg(format!("{dir}/data/{topic}-0/00000000000000000000.log"))
         .output()
         .unwrap();
     let text = String::from_utf8_lossy(&dump.stdout);

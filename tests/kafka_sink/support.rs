@@ -12,7 +12,7 @@ use rdkafka::{ClientConfig, Offset, TopicPartitionList};
 
 use ringtap::batch::{Batch, Origin};
 use ringtap::kafka::Settings;
-use ringtap::packet::{LinkType, Packet, Timestamp};
+use ringtap::packet::{Clock, LinkType, Packet, Timestamp};
 use ringtap::record::{Encoding, KeyTime, RecordTime};
 use ringtap::sink::librdkafka::{Cluster, LibrdkafkaSink};
 use ringtap::sink::{Finished, Outcome, Sink};
@@ -65,6 +65,7 @@ pub(crate) fn batch_of(
     for number in numbers {
         let data = frame(number, size(number));
         let packet = Packet {
+            clock: Clock::Arrival,
             time: Timestamp::from_nanos(micros(number) * 1_000 + 123),
             orig_len: u32::try_from(data.len()).unwrap(),
             link_type: LinkType::ETHERNET,
@@ -75,7 +76,6 @@ pub(crate) fn batch_of(
         let origin = Origin {
             queue: 7,
             sequence: number,
-            flags: 0,
         };
         batch.push(&packet, encoding, origin).unwrap();
     }

@@ -93,10 +93,11 @@ pub(super) fn whole(written: &[u8], at_start: bool) -> Whole {
 mod tests {
     use super::super::{Encoder, Writer};
     use super::*;
-    use crate::packet::Timestamp;
+    use crate::packet::{Clock, Timestamp};
 
     fn packet(data: &[u8]) -> Packet<'_> {
         Packet {
+            clock: Clock::Arrival,
             time: Timestamp::from_nanos(1_458_240_269_373_968_123),
             orig_len: 4,
             link_type: LinkType::ETHERNET,

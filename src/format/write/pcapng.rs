@@ -318,6 +318,7 @@ fn padding(len: usize) -> u32 {
 mod tests {
     use super::*;
     use crate::interfaces::Interface;
+    use crate::packet::Clock;
 
     fn interfaces(names: &[&str]) -> Interfaces {
         let interfaces = Interfaces::default();
@@ -335,6 +336,7 @@ mod tests {
 
     fn packet(interface: u16, data: &[u8]) -> Packet<'_> {
         Packet {
+            clock: Clock::Arrival,
             time: Timestamp::from_nanos(1_458_240_269_373_968_123),
             orig_len: 2_000,
             link_type: LinkType::ETHERNET,

@@ -291,7 +291,7 @@ mod tests {
 
     use super::*;
     use crate::batch::Origin;
-    use crate::packet::{LinkType, Packet};
+    use crate::packet::{Clock, LinkType, Packet};
     use crate::record::{Encoding, KeyTime, RecordTime};
 
     const ENCODING: Encoding = Encoding {
@@ -305,6 +305,7 @@ mod tests {
         let mut batch = Batch::new(4_096, owner);
         for time in times {
             let packet = Packet {
+                clock: Clock::Arrival,
                 time: Timestamp::from_nanos(*time),
                 orig_len: 0,
                 link_type: LinkType::ETHERNET,

@@ -17,7 +17,7 @@ use crate::batch::Record;
 use crate::counters::Failed;
 use crate::format::write::{Encoder, Format, Section};
 use crate::interfaces::Interfaces;
-use crate::packet::{LinkType, MAX_PACKET, Packet};
+use crate::packet::{Clock, LinkType, MAX_PACKET, Packet};
 use crate::record::RecordInfo;
 use crate::sink::SinkError;
 
@@ -367,6 +367,7 @@ fn packet<'a>(record: &Record<'a>) -> Packet<'a> {
         sequence: 0,
     });
     Packet {
+        clock: Clock::Arrival,
         time: info.time,
         orig_len: info.orig_len,
         link_type: info.link_type,

@@ -39,9 +39,9 @@ pub(super) enum Purge {
     All,
 }
 
-/// A producer that librdkafka refuses to make.
+/// A client that librdkafka refuses to make.
 #[derive(Debug, thiserror::Error)]
-#[error("librdkafka refuses to make a producer: {said}")]
+#[error("librdkafka refuses these settings: {said}")]
 pub struct ClientError {
     /// What librdkafka says of it.
     pub said: String,

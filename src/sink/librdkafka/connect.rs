@@ -11,7 +11,7 @@ use std::time::{Duration, Instant};
 use rdkafka::admin::{AdminClient, AdminOptions, ResourceSpecifier};
 use rdkafka::client::ClientContext;
 use rdkafka::config::{FromClientConfigAndContext, RDKafkaLogLevel};
-use rdkafka::error::{KafkaError, RDKafkaErrorCode};
+use rdkafka::error::{KafkaError, KafkaResult, RDKafkaErrorCode};
 use rdkafka::metadata::Metadata;
 use rdkafka::producer::{BaseProducer, DeliveryResult, Producer, ProducerContext};
 use rdkafka_sys::rd_kafka_resp_err_t as Code;
@@ -105,7 +105,10 @@ pub enum ConnectError {
         broker: String,
     },
     /// We may not see the topic.
-    #[error("topic {topic:?}: we are not authorised for it; grant Describe and Write on it")]
+    #[error(
+        "topic {topic:?}: we are not authorised for it; grant Describe on it, with Write to capture or \
+         Read to consume"
+    )]
     TopicNotAuthorized {
         /// The topic.
         topic: String,
@@ -162,7 +165,8 @@ impl Cluster {
         let client = BaseProducer::from_config_and_context(&config, said.clone())
             .map_err(|error| refused(&error))?;
         let written = settings.brokers()?;
-        let metadata = first_answer(&client, &said, topic, &written, limit, &producer)?;
+        let creates = producer.settings().get("allow.auto.create.topics") == Some("true");
+        let metadata = first_answer(&client, &said, topic, &written, limit, creates)?;
         let partitions = metadata
             .topics()
             .iter()
@@ -239,7 +243,7 @@ impl Cluster {
 
 /// What a client that asks has heard.
 #[derive(Clone, Default)]
-struct Said {
+pub(crate) struct Said {
     log: Log,
     troubles: Arc<Mutex<BTreeMap<String, (RDKafkaErrorCode, String)>>>,
 }
@@ -300,7 +304,8 @@ fn split(reason: &str) -> (String, String) {
     (broker.to_owned(), text.trim().to_owned())
 }
 
-fn refused(error: &KafkaError) -> ClientError {
+/// Why librdkafka refuses to make a client.
+pub(crate) fn refused(error: &KafkaError) -> ClientError {
     let said = match error {
         KafkaError::ClientCreation(said) => said.clone(),
         other => other.to_string(),
@@ -323,27 +328,46 @@ fn check_topic(topic: &str) -> Result<(), ConnectError> {
     })
 }
 
-fn first_answer(
-    client: &BaseProducer<Said>,
+/// A client that can ask for metadata.
+pub(crate) trait Asks {
+    /// Asks for `topic`; waits for at most `limit`.
+    fn ask(&self, topic: &str, limit: Duration) -> KafkaResult<Metadata>;
+    /// Has the context told of one event, if there is one within `limit`.
+    fn serve(&self, limit: Duration);
+}
+
+impl Asks for BaseProducer<Said> {
+    fn ask(&self, topic: &str, limit: Duration) -> KafkaResult<Metadata> {
+        self.client().fetch_metadata(Some(topic), limit)
+    }
+
+    fn serve(&self, limit: Duration) {
+        self.poll(limit);
+    }
+}
+
+/// Asks the brokers for `topic`, for at most `limit`; `said` is what the client's context hears.
+///
+/// Where asking `creates` the topic, a missing one is waited for.
+pub(crate) fn first_answer(
+    client: &impl Asks,
     said: &Said,
     topic: &str,
     written: &[BrokerAddress],
     limit: Duration,
-    producer: &ProducerSettings,
+    creates: bool,
 ) -> Result<Metadata, ConnectError> {
-    let creates = producer.settings().get("allow.auto.create.topics") == Some("true");
+    check_topic(topic)?;
     let end = Instant::now() + limit;
     let mut missing_until = if creates { Some(end) } else { None };
     // Long enough for a slow answer, short enough to see a refusal soon.
     let mut patience = Duration::from_millis(500);
     loop {
         let left = end.saturating_duration_since(Instant::now());
-        let answer = client
-            .client()
-            .fetch_metadata(Some(topic), left.min(patience));
+        let answer = client.ask(topic, left.min(patience));
         patience = (patience * 2).min(limit);
         for _ in 0..=written.len() {
-            client.poll(Duration::from_millis(1));
+            client.serve(Duration::from_millis(1));
         }
         let is_over = Instant::now() >= end;
         match answer {

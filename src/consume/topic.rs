@@ -1,0 +1,393 @@
+//! The topic that is read: its partitions, from which offset to which, and what is committed for a group.
+//!
+//! The rule: partitions are assigned by hand and offsets are settled before the first fetch. A group only
+//! keeps offsets; nobody is ever rebalanced, and no reader waits for another.
+
+use std::sync::Arc;
+use std::sync::Mutex;
+use std::sync::PoisonError;
+use std::time::{Duration, Instant};
+
+use rdkafka::client::ClientContext;
+use rdkafka::config::{FromClientConfigAndContext, RDKafkaLogLevel};
+use rdkafka::consumer::base_consumer::PartitionQueue;
+use rdkafka::consumer::{BaseConsumer, CommitMode, Consumer, ConsumerContext};
+use rdkafka::error::{KafkaError, KafkaResult};
+use rdkafka::metadata::Metadata;
+use rdkafka::topic_partition_list::{Offset, TopicPartitionList};
+
+use super::position::Start;
+use super::stop::Stop;
+use super::{ConsumeError, Options};
+use crate::kafka::Settings;
+use crate::sink::librdkafka::{Asks, ConnectError, Said, first_answer, refused};
+
+/// How long the brokers may take for their first answer, and for each question after it.
+const ANSWER: Duration = Duration::from_secs(15);
+
+/// How long the last commit may take.
+const LAST_COMMIT: Duration = Duration::from_secs(10);
+
+/// The group that is named where the user names none. Nothing is ever committed for it.
+const NO_GROUP: &str = "ringtap-consume";
+
+/// What is set unless the user wrote something else, with the reason.
+const DEFAULTS: [(&str, &str); 4] = [
+    ("group.id", NO_GROUP),
+    // A batch that was damaged on the way is not taken for packets.
+    ("check.crcs", "true"),
+    // The default waits a second when the queue was full, and a backlog is read in bursts of silence.
+    ("fetch.queue.backoff.ms", "10"),
+    ("socket.keepalive.enable", "true"),
+];
+
+/// What is not the user's to set, with the reason.
+const OWNED: [(&str, &str); 4] = [
+    // Offsets are committed here, after what was read is written out.
+    ("enable.auto.commit", "false"),
+    ("enable.auto.offset.store", "false"),
+    // Offsets that are gone are named, not skipped over.
+    ("auto.offset.reset", "error"),
+    ("enable.partition.eof", "true"),
+];
+
+/// What the consumer's threads tell.
+#[derive(Clone, Default)]
+pub(super) struct Context {
+    said: Said,
+    commits: Arc<Mutex<Commits>>,
+}
+
+/// Commits under way, and what the last one came to.
+#[derive(Debug, Default)]
+struct Commits {
+    pending: u32,
+    error: Option<KafkaError>,
+}
+
+impl ClientContext for Context {
+    fn log(&self, level: RDKafkaLogLevel, facility: &str, text: &str) {
+        self.said.log(level, facility, text);
+    }
+
+    fn error(&self, error: KafkaError, reason: &str) {
+        self.said.error(error, reason);
+    }
+}
+
+impl ConsumerContext for Context {
+    fn commit_callback(&self, result: KafkaResult<()>, _: &TopicPartitionList) {
+        let mut commits = self.commits.lock().unwrap_or_else(PoisonError::into_inner);
+        commits.pending = commits.pending.saturating_sub(1);
+        commits.error = result.err();
+    }
+}
+
+impl Asks for BaseConsumer<Context> {
+    fn ask(&self, topic: &str, limit: Duration) -> KafkaResult<Metadata> {
+        self.fetch_metadata(Some(topic), limit)
+    }
+
+    fn serve(&self, limit: Duration) {
+        let _ = self.poll(limit);
+    }
+}
+
+/// One partition that is read.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) struct Partition {
+    /// Its number.
+    pub number: i32,
+    /// The offset after the last record that was handed to us.
+    pub fetched: i64,
+    /// The offset after the last record that was handled.
+    pub next: i64,
+    /// The offset that ended it when reading began.
+    pub end: i64,
+    /// Whether its end was reached, where reading is to end there.
+    pub done: bool,
+    /// What was committed last; -1 where nothing was.
+    pub committed: i64,
+}
+
+/// A topic that answers.
+pub(super) struct Topic {
+    pub(super) consumer: Arc<BaseConsumer<Context>>,
+    pub(super) name: String,
+    /// How many partitions it has.
+    count: i32,
+    /// The group that offsets are committed for.
+    pub(super) group: Option<String>,
+}
+
+impl Topic {
+    /// Connects and looks the topic up. Waits for at most fifteen seconds.
+    pub(super) fn open(options: &Options, prefetch: Option<u32>) -> Result<Self, ConsumeError> {
+        let settings = &options.settings;
+        let group = settings.get("group.id").map(str::to_owned);
+        let mut config = settings.consumer()?;
+        for (key, value) in DEFAULTS {
+            if settings.get(key).is_none() {
+                config.set(key, value);
+            }
+        }
+        if let Some(kbytes) = prefetch
+            && settings.get("queued.max.messages.kbytes").is_none()
+        {
+            config.set("queued.max.messages.kbytes", kbytes.to_string());
+        }
+        for (key, value) in OWNED {
+            config.set(key, value);
+        }
+        if settings.get("debug").is_some() {
+            config.set_log_level(RDKafkaLogLevel::Debug);
+        }
+        let context = Context::default();
+        let consumer = BaseConsumer::from_config_and_context(&config, context.clone())
+            .map_err(|error| ConnectError::Client(refused(&error)))?;
+        let written = settings.brokers()?;
+        let creates = settings.get("allow.auto.create.topics") == Some("true");
+        let topic = &options.topic;
+        let answer = first_answer(&consumer, &context.said, topic, &written, ANSWER, creates)?;
+        let found = answer.topics().iter().find(|found| found.name() == topic);
+        let count = found.map_or(0, |found| found.partitions().len());
+        Ok(Self {
+            consumer: Arc::new(consumer),
+            name: options.topic.clone(),
+            count: i32::try_from(count).unwrap_or(i32::MAX),
+            group: group.filter(|_| !options.anonymous),
+        })
+    }
+
+    /// Settles where each of `wanted`, or of all partitions, begins and ends.
+    pub(super) fn positions(
+        &self,
+        wanted: Option<&[i32]>,
+        start: Start,
+        settings: &Settings,
+    ) -> Result<Vec<Partition>, ConsumeError> {
+        let count = self.count;
+        let numbers = match wanted {
+            None => (0..count).collect(),
+            Some(wanted) => wanted.to_vec(),
+        };
+        if let Some(partition) = numbers.iter().find(|number| **number >= count) {
+            return Err(ConsumeError::NoPartition {
+                topic: self.name.clone(),
+                partition: *partition,
+                count,
+            });
+        }
+        let mut partitions = Vec::new();
+        let mut oldest = Vec::new();
+        for number in numbers {
+            let (low, high) = self.watermarks(number)?;
+            oldest.push(low);
+            partitions.push(Partition {
+                number,
+                fetched: high,
+                next: high,
+                end: high,
+                done: false,
+                committed: -1,
+            });
+        }
+        match start {
+            Start::End => {}
+            Start::Begin => set(&mut partitions, &oldest),
+            Start::Offset(offset) => self.at_offset(&mut partitions, &oldest, |_| Some(offset)),
+            Start::Time(time) => {
+                let found = self.first_since(&partitions, time.millis())?;
+                self.at_offset(&mut partitions, &oldest, |at| found[at]);
+            }
+            Start::Stored => {
+                let stored = self.stored(&partitions)?;
+                let from_end = settings
+                    .get("auto.offset.reset")
+                    .is_some_and(|policy| ["latest", "largest", "end"].contains(&policy));
+                for (at, partition) in partitions.iter_mut().enumerate() {
+                    partition.committed = stored[at].unwrap_or(-1);
+                }
+                let high: Vec<_> = partitions.iter().map(|partition| partition.end).collect();
+                self.at_offset(&mut partitions, &oldest, |at| {
+                    stored[at].or(Some(if from_end { high[at] } else { oldest[at] }))
+                });
+            }
+        }
+        for partition in &mut partitions {
+            partition.fetched = partition.next;
+            partition.done = partition.next >= partition.end;
+        }
+        Ok(partitions)
+    }
+
+    /// Begins to fetch.
+    pub(super) fn assign(&self, partitions: &[Partition]) -> Result<(), ConsumeError> {
+        let list = self.list(partitions, |partition| partition.next)?;
+        let doing = || format!("assigning the partitions of topic {}", self.name);
+        self.consumer
+            .assign(&list)
+            .map_err(|cause| self.asking(doing(), cause))
+    }
+
+    /// A queue for each partition, in their order. To be called after [`assign`](Self::assign).
+    pub(super) fn split(&self, partitions: &[Partition]) -> Vec<PartitionQueue<Context>> {
+        partitions
+            .iter()
+            .map(|partition| {
+                self.consumer
+                    .split_partition_queue(&self.name, partition.number)
+                    .expect("the topic has this partition")
+            })
+            .collect()
+    }
+
+    /// Goes on at `offset` in one partition.
+    pub(super) fn seek(&self, partition: i32, offset: i64) -> Result<(), ConsumeError> {
+        self.consumer
+            .seek(&self.name, partition, Offset::Offset(offset), ANSWER)
+            .map_err(|cause| {
+                let doing = format!("going on at offset {offset} of partition {partition}");
+                self.asking(doing, cause)
+            })
+    }
+
+    /// The oldest offset of a partition, and the one after its newest record.
+    pub(super) fn watermarks(&self, partition: i32) -> Result<(i64, i64), ConsumeError> {
+        self.consumer
+            .fetch_watermarks(&self.name, partition, ANSWER)
+            .map_err(|cause| {
+                let topic = &self.name;
+                self.asking(
+                    format!("asking for the offsets of topic {topic}, partition {partition}"),
+                    cause,
+                )
+            })
+    }
+
+    /// Has the group keep `offsets`, in the background.
+    pub(super) fn commit(&self, offsets: &[Partition]) -> Result<(), ConsumeError> {
+        let list = self.list(offsets, |partition| partition.committed)?;
+        self.commits().pending += 1;
+        let outcome = self.consumer.commit(&list, CommitMode::Async);
+        outcome.map_err(|cause| {
+            self.commits().pending -= 1;
+            self.not_committed(cause)
+        })
+    }
+
+    /// Waits until every commit is answered, for at most ten seconds.
+    ///
+    /// Records that arrive meanwhile are let go.
+    pub(super) fn committed(&self, stop: &Stop) -> Result<(), ConsumeError> {
+        let end = Instant::now() + LAST_COMMIT;
+        while self.commits().pending > 0 && Instant::now() < end && !stop.is_urgent() {
+            let _ = self.consumer.poll(Duration::from_millis(100));
+        }
+        let mut commits = self.commits();
+        let unanswered = (commits.pending > 0).then_some(KafkaError::Canceled);
+        match commits.error.take().or(unanswered) {
+            None => Ok(()),
+            Some(cause) => Err(self.not_committed(cause)),
+        }
+    }
+
+    fn commits(&self) -> std::sync::MutexGuard<'_, Commits> {
+        let commits = &self.consumer.context().commits;
+        commits.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Begins each partition at the offset that `wanted` names by its place, or at its end; where that is
+    /// outside of what there is, at the nearest record.
+    fn at_offset(
+        &self,
+        partitions: &mut [Partition],
+        oldest: &[i64],
+        wanted: impl Fn(usize) -> Option<i64>,
+    ) {
+        for (at, partition) in partitions.iter_mut().enumerate() {
+            let wanted = wanted(at).unwrap_or(partition.end);
+            partition.next = wanted.max(oldest[at]).min(partition.end);
+            if partition.next != wanted {
+                tracing::warn!(
+                    topic = self.name,
+                    partition = partition.number,
+                    "offset {wanted} is not there: the partition has {} to {}; reading begins at {}",
+                    oldest[at],
+                    partition.end,
+                    partition.next
+                );
+            }
+        }
+    }
+
+    /// The first offset of each partition whose record is of this time, in ms, or later.
+    fn first_since(
+        &self,
+        partitions: &[Partition],
+        millis: u64,
+    ) -> Result<Vec<Option<i64>>, ConsumeError> {
+        let millis = i64::try_from(millis).unwrap_or(i64::MAX);
+        let list = self.list(partitions, |_| millis)?;
+        let found = self.consumer.offsets_for_times(list, ANSWER);
+        let found = found.map_err(|cause| {
+            self.asking(format!("looking for a time in topic {}", self.name), cause)
+        })?;
+        Ok(self.offsets(&found, partitions))
+    }
+
+    fn stored(&self, partitions: &[Partition]) -> Result<Vec<Option<i64>>, ConsumeError> {
+        let list = self.list(partitions, |_| 0)?;
+        let found = self.consumer.committed_offsets(list, ANSWER);
+        let found = found.map_err(|cause| {
+            let group = self.group.as_deref().unwrap_or_default();
+            self.asking(
+                format!("asking for the offsets that group {group} stored"),
+                cause,
+            )
+        })?;
+        Ok(self.offsets(&found, partitions))
+    }
+
+    fn offsets(&self, list: &TopicPartitionList, partitions: &[Partition]) -> Vec<Option<i64>> {
+        let offset = |partition: &Partition| {
+            let found = list.find_partition(&self.name, partition.number)?;
+            match found.offset() {
+                Offset::Offset(offset) => Some(offset),
+                _ => None,
+            }
+        };
+        partitions.iter().map(offset).collect()
+    }
+
+    fn list(
+        &self,
+        partitions: &[Partition],
+        offset: impl Fn(&Partition) -> i64,
+    ) -> Result<TopicPartitionList, ConsumeError> {
+        let mut list = TopicPartitionList::with_capacity(partitions.len());
+        for partition in partitions {
+            let at = Offset::Offset(offset(partition));
+            list.add_partition_offset(&self.name, partition.number, at)
+                .map_err(|cause| self.asking("listing partitions".to_owned(), cause))?;
+        }
+        Ok(list)
+    }
+
+    fn asking(&self, doing: String, cause: KafkaError) -> ConsumeError {
+        ConsumeError::Asking { doing, cause }
+    }
+
+    fn not_committed(&self, cause: KafkaError) -> ConsumeError {
+        ConsumeError::Commit {
+            group: self.group.clone().unwrap_or_default(),
+            cause,
+        }
+    }
+}
+
+fn set(partitions: &mut [Partition], offsets: &[i64]) {
+    for (partition, offset) in partitions.iter_mut().zip(offsets) {
+        partition.next = *offset;
+    }
+}
