@@ -180,7 +180,10 @@ impl PycapaArgs {
         let args = CaptureArgs {
             interface: vec![interface],
             mode: Some(Mode::Pcap),
-            snaplen: Some(self.snaplen.min(MAX_PACKET as u32)),
+            snaplen: Some(
+                self.snaplen
+                    .min(u32::try_from(MAX_PACKET).unwrap_or(u32::MAX)),
+            ),
             count: positive(self.max_packets).map(NonZeroU64::get),
             brokers: self.brokers().map(str::to_owned),
             topic: Some(topic),
