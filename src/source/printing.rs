@@ -97,6 +97,7 @@ fn show(seen: u64, packet: &Packet<'_>, text: &mut Vec<u8>) {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::packet::Clock;
 
     #[test]
     fn a_packet_is_shown_with_its_number_and_all_its_bytes() {
