@@ -6,6 +6,7 @@
 
 mod cpus;
 mod input;
+mod interface;
 mod output;
 mod pipeline;
 mod supervisor;
