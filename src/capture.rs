@@ -23,7 +23,7 @@ use crate::counters::QueueCounters;
 use crate::exit::Exit;
 use crate::filler::OneLinkType;
 use crate::interfaces::Interfaces;
-use crate::ledger::{Board, ExitClass, LedgerError, Phase};
+use crate::ledger::{Board, ExitClass, Ledger, LedgerError, Phase};
 use crate::metrics::{MetricsError, Server};
 use crate::packet::LinkType;
 use crate::progress::{self, Progress};
@@ -82,10 +82,38 @@ fn system(what: &'static str) -> impl FnOnce(io::Error) -> CaptureError {
     move |cause| CaptureError::System { what, cause }
 }
 
+/// Hears of the turns of a capture, off the packet path.
+pub(crate) trait Watch {
+    /// Packets are taken from here on.
+    fn started(&mut self);
+    /// The first signal to stop has come.
+    fn signalled(&mut self);
+    /// Every packet is batched that will be; what is not delivered yet is waited for.
+    fn draining(&mut self, ledger: &Ledger);
+    /// This is how it ended.
+    fn ended(&mut self, ledger: &Ledger);
+}
+
+/// Nobody is told.
+#[derive(Debug)]
+struct Unwatched;
+
+impl Watch for Unwatched {
+    fn started(&mut self) {}
+    fn signalled(&mut self) {}
+    fn draining(&mut self, _: &Ledger) {}
+    fn ended(&mut self, _: &Ledger) {}
+}
+
 /// Captures as `config` says, until the input ends, a limit is reached, or a signal comes.
 ///
 /// Returns the exit code once the ledger is printed and written.
 pub fn run(config: &Config) -> Result<Exit, CaptureError> {
+    run_watched(config, &mut Unwatched)
+}
+
+/// As [`run`], with somebody who is told of its turns.
+pub(crate) fn run_watched(config: &Config, watch: &mut dyn Watch) -> Result<Exit, CaptureError> {
     signals::block().map_err(system("the handling of signals"))?;
     let interfaces = Interfaces::default();
     let board = Board::new(output::kind(config), &output::destination(config));
@@ -142,6 +170,7 @@ pub fn run(config: &Config) -> Result<Exit, CaptureError> {
     }
     board.set_attached(true);
     let _ = sd_notify::notify(&[sd_notify::NotifyState::Ready]);
+    watch.started();
 
     let mut run = Run {
         config,
@@ -150,6 +179,7 @@ pub fn run(config: &Config) -> Result<Exit, CaptureError> {
         board: board.clone(),
         control,
         interfaces,
+        watch,
         warned: false,
     };
     run.say_link_types();
@@ -181,6 +211,7 @@ struct Run<'a> {
     board: Board,
     control: Arc<Control>,
     interfaces: Interfaces,
+    watch: &'a mut dyn Watch,
     warned: bool,
 }
 
@@ -199,6 +230,7 @@ impl Run<'_> {
             let _ = write!(progress::stderr(), "{}", ledger.table());
         }
         info!("{}", ledger.summary());
+        self.watch.ended(&ledger);
         if let Some(path) = &self.config.ledger {
             ledger.write(path)?;
         }
@@ -227,6 +259,10 @@ impl Run<'_> {
 }
 
 impl Capture for Run<'_> {
+    fn signalled(&mut self) {
+        self.watch.signalled();
+    }
+
     fn stop(&mut self) {
         let _ = sd_notify::notify(&[sd_notify::NotifyState::Stopping]);
         self.board.set_attached(false);
@@ -241,6 +277,7 @@ impl Capture for Run<'_> {
     }
 
     fn workers_done(&mut self) {
+        self.watch.draining(&self.board.snapshot(Phase::Running));
         self.control.set_workers_done();
         self.rings.wake();
     }

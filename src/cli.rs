@@ -7,6 +7,7 @@ pub mod consume;
 pub mod doctor;
 pub mod generate;
 mod manual;
+pub mod pycapa;
 pub mod verify;
 
 use std::error::Error;
@@ -23,6 +24,7 @@ use consume::ConsumeArgs;
 use doctor::DoctorArgs;
 use generate::GenerateArgs;
 use manual::{CompletionsArgs, ManArgs};
+use pycapa::PycapaArgs;
 use verify::VerifyArgs;
 
 /// Packets off a NIC with AF_XDP, one Kafka record each, every frame accounted for.
@@ -47,6 +49,9 @@ enum Command {
     /// Read packets back from Kafka, as a capture file or a stream for tshark
     #[command(after_help = manual::EXIT_CODES)]
     Consume(Box<ConsumeArgs>),
+    /// Do what Apache Metron's pycapa does, with its options
+    #[command(args_override_self = true, infer_long_args = true)]
+    Pycapa(PycapaArgs),
     /// Check whether this machine, an interface and a cluster are ready, and say what to mend
     Doctor(DoctorArgs),
     /// Send numbered, checksummed frames out of an interface
@@ -63,7 +68,7 @@ enum Command {
 
 /// Runs what the command line says and returns how it ended; errors are on standard error by then.
 pub fn run(arguments: impl IntoIterator<Item = OsString>) -> Exit {
-    let arguments: Vec<OsString> = arguments.into_iter().collect();
+    let arguments = pycapa::translate(arguments.into_iter().collect());
     let version = manual::version();
     let command = Cli::command().version(version);
     let parsed = command
@@ -76,6 +81,7 @@ pub fn run(arguments: impl IntoIterator<Item = OsString>) -> Exit {
     match cli.command {
         Command::Capture(args) => capture::run(*args),
         Command::Consume(args) => consume::run(&args),
+        Command::Pycapa(args) => pycapa::run(&args),
         Command::Doctor(args) => doctor::run(&args),
         Command::Generate(args) => generate::run(&args),
         Command::Verify(args) => verify::run(&args),

@@ -8,6 +8,7 @@ mod output;
 mod units;
 
 use std::net::SocketAddr;
+use std::num::NonZeroU64;
 use std::path::PathBuf;
 use std::time::Duration;
 
@@ -143,6 +144,8 @@ pub struct Config {
     pub(crate) verbose: u8,
     /// Whether only errors are shown.
     pub(crate) quiet: bool,
+    /// Every so many packets of libpcap, one is printed: pycapa's, not a capture's to ask for.
+    pub(crate) print_every: Option<NonZeroU64>,
 }
 
 impl Config {
@@ -240,6 +243,7 @@ impl Config {
             log_format: args.log_format.unwrap_or_default(),
             verbose: args.verbose,
             quiet: args.quiet,
+            print_every: None,
         })
     }
 }

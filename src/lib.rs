@@ -62,6 +62,7 @@ pub mod nic;
 pub mod packet;
 pub mod progress;
 pub mod publisher;
+pub mod pycapa;
 pub mod record;
 pub mod ring;
 pub mod signals;

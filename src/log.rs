@@ -16,6 +16,11 @@ pub fn init(format: LogFormat, verbose: u8, quiet: bool) {
         (false, 1) => LevelFilter::DEBUG,
         (false, _) => LevelFilter::TRACE,
     };
+    start(format, level);
+}
+
+/// Begins to log what is of `level` or graver. A second call changes nothing.
+pub(crate) fn start(format: LogFormat, level: LevelFilter) {
     let builder = tracing_subscriber::fmt()
         .with_max_level(level)
         .with_writer(progress::stderr)

@@ -7,6 +7,7 @@
 pub mod file;
 pub mod pace;
 pub mod pcap;
+pub mod printing;
 pub mod synthetic;
 pub mod xsk;
 

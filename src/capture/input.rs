@@ -25,6 +25,7 @@ use crate::nic::{Nic, NicError};
 use crate::packet::LinkType;
 use crate::source::file::FileSource;
 use crate::source::pcap::{Direction, OpenError, PcapOptions, PcapSource};
+use crate::source::printing::Printing;
 use crate::source::synthetic::SyntheticSource;
 use crate::source::xsk::{Idle, XskConfig, XskError, XskSource};
 use crate::xdp::{Attached, Options, Program, XdpError};
@@ -477,7 +478,13 @@ impl Inputs {
             };
             let started = match prepared.feed {
                 Feed::Xsk(source) => pipeline::work(*source, post, config, rings, shared),
-                Feed::Pcap(source) => pipeline::work(*source, post, config, rings, shared),
+                Feed::Pcap(source) => match config.print_every {
+                    None => pipeline::work(*source, post, config, rings, shared),
+                    Some(every) => {
+                        let source = Printing::new(*source, every, config.count);
+                        pipeline::work(source, post, config, rings, shared)
+                    }
+                },
                 Feed::File(source) => pipeline::work(*source, post, config, rings, shared),
                 Feed::Synthetic(source) => pipeline::work(*source, post, config, rings, shared),
             };

@@ -35,6 +35,8 @@ pub(super) enum Event {
 
 /// What the supervisor does when something happens; told apart from the loop so that it can be read.
 pub(super) trait Capture {
+    /// Hears of the first signal to stop.
+    fn signalled(&mut self);
     /// Takes nothing new in, and drains within the configured time.
     fn stop(&mut self);
     /// Gives the drain up.
@@ -87,6 +89,7 @@ impl Supervisor {
                 }
                 Ok(Event::Signal(signal)) => {
                     info!(%signal, "stopping");
+                    capture.signalled();
                     true
                 }
                 Ok(Event::Asked) => true,

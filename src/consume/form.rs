@@ -4,6 +4,7 @@
 //! lengths that of the value. All other forms say everything that is known of a packet.
 
 use std::io::Write;
+use std::num::NonZeroU64;
 
 use time::macros::format_description;
 use time::{OffsetDateTime, UtcOffset};
@@ -26,8 +27,8 @@ pub enum Form {
     },
     /// Every so many packets, a line and a hex dump, as pycapa's `-pp`.
     Lines {
-        /// How many; not 0.
-        every: u64,
+        /// How many.
+        every: NonZeroU64,
         /// The difference of local time.
         offset: UtcOffset,
     },
@@ -60,7 +61,7 @@ pub(super) enum Writer {
     },
     /// Lines.
     Lines {
-        every: u64,
+        every: NonZeroU64,
         offset: UtcOffset,
         seen: u64,
         topic: String,
@@ -312,7 +313,7 @@ mod tests {
     #[test]
     fn lines_come_every_so_many_packets_as_pycapa_prints_them() {
         let form = Form::Lines {
-            every: 2,
+            every: NonZeroU64::new(2).unwrap(),
             offset: UtcOffset::from_hms(2, 0, 0).unwrap(),
         };
         let mut out = Vec::new();
