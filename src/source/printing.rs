@@ -102,7 +102,7 @@ mod tests {
     #[test]
     fn a_packet_is_shown_with_its_number_and_all_its_bytes() {
         let packet = Packet {
-            clock: Clock::Arrival,
+            clock: crate::packet::Clock::Arrival,
             time: crate::packet::Timestamp::default(),
             orig_len: 17,
             link_type: crate::packet::LinkType::ETHERNET,
