@@ -279,6 +279,10 @@ pub fn run(options: &Options) -> Result<Summary, ConsumeError> {
         options.start,
         &options.settings,
     )?;
+    let mut queues = match options.sort {
+        true => topic.split(&partitions),
+        false => Vec::new(),
+    };
     topic.assign(&partitions)?;
     let output = Output::open(&options.to, options.form, &topic.name, stop.clone());
     let output = output.map_err(|cause| ConsumeError::Open {
@@ -287,7 +291,7 @@ pub fn run(options: &Options) -> Result<Summary, ConsumeError> {
     })?;
     let mut reading = Reading::new(&topic, options, partitions, filter, output, stop);
     let read = match options.sort {
-        true => order::by_time(&topic, &mut reading),
+        true => order::by_time(&topic, &mut queues, &mut reading),
         false => order::as_they_come(&topic, &mut reading),
     };
     let outcome = read.and_then(|left| reading.finish(&left));

@@ -394,12 +394,14 @@ mod tests {
         );
         assert_eq!(config.print_every, NonZeroU64::new(10));
 
-        let (config, _) = produced(
-            "pycapa --producer --interface eth0 --kafka-broker kafka1:6667 --kafka-topic pcap \
+        // The keytab has to be there; the README's is on the machine of whoever follows it.
+        let keytab = tempfile::NamedTempFile::new().unwrap();
+        let line = "pycapa --producer --interface eth0 --kafka-broker kafka1:6667 --kafka-topic pcap \
              --max-packets 10 -X security.protocol=SASL_PLAINTEXT \
              -X sasl.kerberos.keytab=/etc/security/keytabs/metron.headless.keytab \
-             -X sasl.kerberos.principal=metron-metron@METRONEXAMPLE.COM",
-        );
+             -X sasl.kerberos.principal=metron-metron@METRONEXAMPLE.COM";
+        let readmes = "/etc/security/keytabs/metron.headless.keytab";
+        let (config, _) = produced(&line.replace(readmes, keytab.path().to_str().unwrap()));
         assert_eq!(
             setting(&config, "security.protocol"),
             Some("SASL_PLAINTEXT")

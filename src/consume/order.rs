@@ -47,7 +47,7 @@ pub(super) type Left = Vec<(i32, i64)>;
 
 /// Handles records as they come, until the reading is over.
 pub(super) fn as_they_come(topic: &Topic, reading: &mut Reading<'_>) -> Result<Left, ConsumeError> {
-    while !reading.is_over() {
+    while !reading.is_over() && !reading.has_ended() {
         let mut found = topic.consumer.poll(Duration::ZERO);
         if found.is_none() {
             reading.rest(&|_| None)?;
@@ -66,11 +66,14 @@ fn share(partitions: usize) -> usize {
     (HELD / partitions.max(1)).max(LEAST_SHARE)
 }
 
-/// Handles records by packet time, until the reading is over.
-pub(super) fn by_time(topic: &Topic, reading: &mut Reading<'_>) -> Result<Left, ConsumeError> {
-    let mut queues = topic.split(reading.partitions());
+/// Handles records by packet time, until the reading is over. `queues` are those of its partitions.
+pub(super) fn by_time(
+    topic: &Topic,
+    queues: &mut [PartitionQueue<Context>],
+    reading: &mut Reading<'_>,
+) -> Result<Left, ConsumeError> {
     let sorter = thread::current();
-    for queue in &mut queues {
+    for queue in &mut *queues {
         let sorter = sorter.clone();
         queue.set_nonempty_callback(move || sorter.unpark());
     }
@@ -172,7 +175,7 @@ impl<'a> Merge<'a> {
         of_it.map(|held| held.offset).min()
     }
 
-    /// Serves the consumer's own queue: events, and records fetched before the partitions were split.
+    /// Serves the consumer's own queue, which brings errors and, where librdkafka has it so, a record.
     fn stray(&mut self, topic: &'a Topic, reading: &mut Reading<'_>) -> Result<bool, ConsumeError> {
         match topic.consumer.poll(Duration::ZERO) {
             None => Ok(false),

@@ -84,9 +84,14 @@ impl<'t> Reading<'t> {
         self.options.exit_at_end
     }
 
-    /// Whether nothing more is wanted.
+    /// Whether nothing more is wanted, whatever is there.
     pub(super) fn is_over(&self) -> bool {
-        self.stop.is_asked() || self.closed || self.is_full() || (self.ends() && self.open == 0)
+        self.stop.is_asked() || self.closed || self.is_full()
+    }
+
+    /// Whether it is to end at the end, and the last record of every partition was handled.
+    pub(super) fn has_ended(&self) -> bool {
+        self.ends() && self.open == 0
     }
 
     fn is_full(&self) -> bool {
@@ -216,7 +221,6 @@ impl<'t> Reading<'t> {
                 partition = number,
                 "offset {fetched} is gone (retention, or a topic made anew): reading goes on at {low}"
             );
-            self.topic.seek(number, low)?;
             let partition = &mut self.partitions[at];
             partition.fetched = low;
             partition.next = low;
@@ -224,7 +228,8 @@ impl<'t> Reading<'t> {
                 self.end(number);
             }
         }
-        Ok(())
+        // librdkafka has ceased to fetch, and takes no seek then.
+        self.topic.assign(&self.partitions)
     }
 
     /// To be called while nothing is at hand: flushes, looks after the reader, commits what is due.
@@ -233,8 +238,13 @@ impl<'t> Reading<'t> {
     pub(super) fn rest(&mut self, held: &dyn Fn(i32) -> Option<i64>) -> Result<(), ConsumeError> {
         self.flush()?;
         self.closed |= self.output.reader_is_gone();
-        if self.committed.elapsed() >= COMMIT && !self.closed {
-            self.commit(held)?;
+        if self.committed.elapsed() < COMMIT || self.closed {
+            return Ok(());
+        }
+        self.committed = Instant::now();
+        let news = self.news(held);
+        if !news.is_empty() {
+            self.topic.commit(&news)?;
         }
         Ok(())
     }
@@ -266,13 +276,12 @@ impl<'t> Reading<'t> {
         Ok(())
     }
 
-    /// Has the group keep how far everything is written out. Nothing may be in the buffer.
-    fn commit(&mut self, held: &dyn Fn(i32) -> Option<i64>) -> Result<(), ConsumeError> {
-        self.committed = Instant::now();
-        if self.topic.group.is_none() {
-            return Ok(());
-        }
+    /// The partitions of which the group is to keep something new. Nothing may be in the buffer.
+    fn news(&mut self, held: &dyn Fn(i32) -> Option<i64>) -> Vec<Partition> {
         let mut news = Vec::new();
+        if self.topic.group.is_none() {
+            return news;
+        }
         for partition in &mut self.partitions {
             let lowest = held(partition.number);
             let upto = lowest.map_or(partition.next, |lowest| lowest.min(partition.next));
@@ -281,10 +290,7 @@ impl<'t> Reading<'t> {
                 news.push(*partition);
             }
         }
-        if news.is_empty() {
-            return Ok(());
-        }
-        self.topic.commit(&news)
+        news
     }
 
     /// Writes the end of the output and commits.
@@ -295,13 +301,14 @@ impl<'t> Reading<'t> {
             let outcome = self.output.finish();
             self.outcome(outcome)?;
         }
-        if !self.closed {
-            self.commit(&|number| {
-                let found = left.iter().find(|(of, _)| *of == number);
-                found.map(|(_, offset)| *offset)
-            })?;
+        if self.closed || self.topic.group.is_none() {
+            return Ok(());
         }
-        self.topic.committed(&self.stop)
+        self.news(&|number| {
+            let found = left.iter().find(|(of, _)| *of == number);
+            found.map(|(_, offset)| *offset)
+        });
+        self.topic.commit_last(&self.partitions, &self.stop)
     }
 
     /// The sums so far.

@@ -3,9 +3,8 @@
 //! The rule: partitions are assigned by hand and offsets are settled before the first fetch. A group only
 //! keeps offsets; nobody is ever rebalanced, and no reader waits for another.
 
-use std::sync::Arc;
-use std::sync::Mutex;
-use std::sync::PoisonError;
+use std::sync::{Arc, mpsc};
+use std::thread;
 use std::time::{Duration, Instant};
 
 use rdkafka::client::ClientContext;
@@ -27,6 +26,9 @@ const ANSWER: Duration = Duration::from_secs(15);
 
 /// How long the last commit may take.
 const LAST_COMMIT: Duration = Duration::from_secs(10);
+
+/// How often a stop is looked for meanwhile.
+const TICK: Duration = Duration::from_millis(100);
 
 /// The group that is named where the user names none. Nothing is ever committed for it.
 const NO_GROUP: &str = "ringtap-consume";
@@ -53,35 +55,19 @@ const OWNED: [(&str, &str); 4] = [
 
 /// What the consumer's threads tell.
 #[derive(Clone, Default)]
-pub(super) struct Context {
-    said: Said,
-    commits: Arc<Mutex<Commits>>,
-}
-
-/// Commits under way, and what the last one came to.
-#[derive(Debug, Default)]
-struct Commits {
-    pending: u32,
-    error: Option<KafkaError>,
-}
+pub(super) struct Context(Said);
 
 impl ClientContext for Context {
     fn log(&self, level: RDKafkaLogLevel, facility: &str, text: &str) {
-        self.said.log(level, facility, text);
+        self.0.log(level, facility, text);
     }
 
     fn error(&self, error: KafkaError, reason: &str) {
-        self.said.error(error, reason);
+        self.0.error(error, reason);
     }
 }
 
-impl ConsumerContext for Context {
-    fn commit_callback(&self, result: KafkaResult<()>, _: &TopicPartitionList) {
-        let mut commits = self.commits.lock().unwrap_or_else(PoisonError::into_inner);
-        commits.pending = commits.pending.saturating_sub(1);
-        commits.error = result.err();
-    }
-}
+impl ConsumerContext for Context {}
 
 impl Asks for BaseConsumer<Context> {
     fn ask(&self, topic: &str, limit: Duration) -> KafkaResult<Metadata> {
@@ -148,7 +134,7 @@ impl Topic {
         let written = settings.brokers()?;
         let creates = settings.get("allow.auto.create.topics") == Some("true");
         let topic = &options.topic;
-        let answer = first_answer(&consumer, &context.said, topic, &written, ANSWER, creates)?;
+        let answer = first_answer(&consumer, &context.0, topic, &written, ANSWER, creates)?;
         let found = answer.topics().iter().find(|found| found.name() == topic);
         let count = found.map_or(0, |found| found.partitions().len());
         Ok(Self {
@@ -221,16 +207,19 @@ impl Topic {
         Ok(partitions)
     }
 
-    /// Begins to fetch.
+    /// Begins to fetch, or begins anew: what was fetched ahead is let go.
     pub(super) fn assign(&self, partitions: &[Partition]) -> Result<(), ConsumeError> {
-        let list = self.list(partitions, |partition| partition.next)?;
+        let list = self.list(partitions, |partition| partition.fetched)?;
         let doing = || format!("assigning the partitions of topic {}", self.name);
         self.consumer
             .assign(&list)
             .map_err(|cause| self.asking(doing(), cause))
     }
 
-    /// A queue for each partition, in their order. To be called after [`assign`](Self::assign).
+    /// A queue for each partition, in their order.
+    ///
+    /// Made before [`assign`](Self::assign), no record goes past it, and it stays when they are assigned
+    /// anew (`rd_kafka_toppar_fetch_start` leaves alone what the application has forwarded).
     pub(super) fn split(&self, partitions: &[Partition]) -> Vec<PartitionQueue<Context>> {
         partitions
             .iter()
@@ -240,16 +229,6 @@ impl Topic {
                     .expect("the topic has this partition")
             })
             .collect()
-    }
-
-    /// Goes on at `offset` in one partition.
-    pub(super) fn seek(&self, partition: i32, offset: i64) -> Result<(), ConsumeError> {
-        self.consumer
-            .seek(&self.name, partition, Offset::Offset(offset), ANSWER)
-            .map_err(|cause| {
-                let doing = format!("going on at offset {offset} of partition {partition}");
-                self.asking(doing, cause)
-            })
     }
 
     /// The oldest offset of a partition, and the one after its newest record.
@@ -265,36 +244,35 @@ impl Topic {
             })
     }
 
-    /// Has the group keep `offsets`, in the background.
+    /// Has the group keep what is `committed` of `offsets`, in the background.
+    ///
+    /// What goes wrong with it shows at the last one.
     pub(super) fn commit(&self, offsets: &[Partition]) -> Result<(), ConsumeError> {
         let list = self.list(offsets, |partition| partition.committed)?;
-        self.commits().pending += 1;
-        let outcome = self.consumer.commit(&list, CommitMode::Async);
-        outcome.map_err(|cause| {
-            self.commits().pending -= 1;
-            self.not_committed(cause)
-        })
+        self.consumer
+            .commit(&list, CommitMode::Async)
+            .map_err(|cause| self.not_committed(cause))
     }
 
-    /// Waits until every commit is answered, for at most ten seconds.
-    ///
-    /// Records that arrive meanwhile are let go.
-    pub(super) fn committed(&self, stop: &Stop) -> Result<(), ConsumeError> {
+    /// Has the group keep it, and waits for the answer: for at most ten seconds, and not on when the stop
+    /// is urgent.
+    pub(super) fn commit_last(
+        &self,
+        offsets: &[Partition],
+        stop: &Stop,
+    ) -> Result<(), ConsumeError> {
+        let list = self.list(offsets, |partition| partition.committed)?;
+        let consumer = self.consumer.clone();
+        let (answer, answered) = mpsc::channel();
+        thread::spawn(move || answer.send(consumer.commit(&list, CommitMode::Sync)));
         let end = Instant::now() + LAST_COMMIT;
-        while self.commits().pending > 0 && Instant::now() < end && !stop.is_urgent() {
-            let _ = self.consumer.poll(Duration::from_millis(100));
+        while Instant::now() < end && !stop.is_urgent() {
+            match answered.recv_timeout(TICK) {
+                Ok(outcome) => return outcome.map_err(|cause| self.not_committed(cause)),
+                Err(_) => continue,
+            }
         }
-        let mut commits = self.commits();
-        let unanswered = (commits.pending > 0).then_some(KafkaError::Canceled);
-        match commits.error.take().or(unanswered) {
-            None => Ok(()),
-            Some(cause) => Err(self.not_committed(cause)),
-        }
-    }
-
-    fn commits(&self) -> std::sync::MutexGuard<'_, Commits> {
-        let commits = &self.consumer.context().commits;
-        commits.lock().unwrap_or_else(PoisonError::into_inner)
+        Err(self.not_committed(KafkaError::Canceled))
     }
 
     /// Begins each partition at the offset that `wanted` names by its place, or at its end; where that is

@@ -53,7 +53,8 @@ impl<S: Source> Source for Printing<S> {
             if taken.is_continue() && *seen < *limit {
                 *seen += 1;
                 if *seen % *every == 0 {
-                    show(*seen, packet, text);
+                    describe(*seen, packet, text);
+                    show(text);
                 }
             }
             taken
@@ -79,17 +80,25 @@ impl<S: Source> Source for Printing<S> {
     fn stop(&mut self) -> Result<(), SourceError> {
         self.source.stop()
     }
+
+    fn left(&mut self) -> u64 {
+        self.source.left()
+    }
 }
 
-/// Prints one packet. Where standard output is gone nobody wants to see it, and the capture goes on.
+/// Puts one packet into words.
 #[cold]
-fn show(seen: u64, packet: &Packet<'_>, text: &mut Vec<u8>) {
+fn describe(seen: u64, packet: &Packet<'_>, text: &mut Vec<u8>) {
     text.clear();
     writeln!(text, "{seen} packet(s) received").expect("writing to memory cannot go wrong");
     match packet.more {
         [] => hex::dump(packet.data, text),
         more => hex::dump(&[&[packet.data], more].concat().concat(), text),
     }
+}
+
+/// Prints it. Where standard output is gone nobody wants to see it, and the capture goes on.
+fn show(text: &[u8]) {
     let mut out = io::stdout().lock();
     let _ = out.write_all(text).and_then(|()| out.flush());
 }
@@ -107,11 +116,12 @@ mod tests {
             orig_len: 17,
             link_type: crate::packet::LinkType::ETHERNET,
             interface: 0,
+            clock: crate::packet::Clock::Arrival,
             data: &[1; 16],
             more: &[&[2]],
         };
         let mut text = Vec::new();
-        show(20, &packet, &mut text);
+        describe(20, &packet, &mut text);
         let expected = "20 packet(s) received\n\
                         01 01 01 01 01 01 01 01 01 01 01 01 01 01 01 01\n02\n";
         assert_eq!(String::from_utf8(text).unwrap(), expected);
