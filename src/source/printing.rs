@@ -111,12 +111,11 @@ mod tests {
     #[test]
     fn a_packet_is_shown_with_its_number_and_all_its_bytes() {
         let packet = Packet {
-            clock: crate::packet::Clock::Arrival,
+            clock: Clock::Arrival,
             time: crate::packet::Timestamp::default(),
             orig_len: 17,
             link_type: crate::packet::LinkType::ETHERNET,
             interface: 0,
-            clock: crate::packet::Clock::Arrival,
             data: &[1; 16],
             more: &[&[2]],
         };
