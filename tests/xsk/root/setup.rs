@@ -11,16 +11,17 @@ use crate::net::Net;
 
 use crate::rig::*;
 
-/// Runs one of the ignored tests below as a process of its own.
+/// Tells a test that runs again in a child which namespace it is in.
+const CHILD: &str = "RINGTAP_TEST_NET";
+
+/// Runs a test again as a process of its own, which then does the child's part.
 fn child(test: &str, net: &Net, through: &[&str]) -> Command {
     let mut words = through.iter().map(ToString::to_string).collect::<Vec<_>>();
     words.push(env::current_exe().unwrap().display().to_string());
-    words.extend(["--ignored", "--exact", "--nocapture"].map(str::to_owned));
+    words.extend(["--exact", "--nocapture"].map(str::to_owned));
     words.push(format!("root::setup::{test}"));
     let mut command = Command::new(&words[0]);
-    command
-        .args(&words[1..])
-        .env("RINGTAP_TEST_NET", net.namespace());
+    command.args(&words[1..]).env(CHILD, net.namespace());
     command.stdout(Stdio::null()).stderr(Stdio::null());
     command
 }
@@ -107,8 +108,11 @@ fn what_the_interface_does_not_have_is_refused_with_the_kernels_word() {
 
 #[test]
 fn a_killed_process_leaves_nothing_attached() {
+    if env::var_os(CHILD).is_some() {
+        return attach_and_sleep();
+    }
     let net = Net::new("kill", MTU);
-    let mut child = child("child_attaches_and_sleeps", &net, &[])
+    let mut child = child("a_killed_process_leaves_nothing_attached", &net, &[])
         .spawn()
         .unwrap();
     while !net.show().contains("prog/xdp") {
@@ -126,12 +130,7 @@ fn a_killed_process_leaves_nothing_attached() {
     open_all(&load(&net, false), &XskConfig::for_mtu(MTU));
 }
 
-#[test]
-#[ignore = "the child of a_killed_process_leaves_nothing_attached, which runs it"]
-fn child_attaches_and_sleeps() {
-    if env::var_os("RINGTAP_TEST_NET").is_none() {
-        return;
-    }
+fn attach_and_sleep() {
     let options = Options {
         interface: "rx".into(),
         ifindex: nix::net::if_::if_nametoindex("rx").unwrap(),
@@ -145,10 +144,13 @@ fn child_attaches_and_sleeps() {
 
 #[test]
 fn a_missing_right_is_named() {
+    if let Ok(lacks) = env::var("RINGTAP_TEST_LACKS") {
+        return lack(&lacks);
+    }
     let net = Net::new("rights", MTU);
     for (lost, name) in [("-bpf,-sys_admin", "CAP_BPF"), ("-net_raw", "CAP_NET_RAW")] {
         let bounding = format!("--bounding-set={lost}");
-        let status = child("child_lacks_a_right", &net, &["setpriv", &bounding])
+        let status = child("a_missing_right_is_named", &net, &["setpriv", &bounding])
             .env("RINGTAP_TEST_LACKS", name)
             .status()
             .unwrap();
@@ -156,12 +158,7 @@ fn a_missing_right_is_named() {
     }
 }
 
-#[test]
-#[ignore = "the child of a_missing_right_is_named, which runs it"]
-fn child_lacks_a_right() {
-    let Ok(lacks) = env::var("RINGTAP_TEST_LACKS") else {
-        return;
-    };
+fn lack(lacks: &str) {
     let options = Options {
         interface: "rx".into(),
         ifindex: nix::net::if_::if_nametoindex("rx").unwrap(),
