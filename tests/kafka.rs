@@ -12,7 +12,7 @@ use serde_json::{Value, json};
 
 use support::broker::{Held, Topic, brokers, kafka};
 use support::sensor::{Ended, Start};
-use support::{RINGTAP, balanced, code, count, run, said, sound, sum};
+use support::{RINGTAP, balanced, code, count, run, said, sound, sum, verify};
 
 /// Held for writing by the test that restarts the broker.
 static BROKER: RwLock<()> = RwLock::new(());
@@ -69,6 +69,28 @@ fn a_file_goes_to_a_topic_whole() {
     let ledger = accounted(&ended, &held);
     assert_eq!(held.records, 20_000);
     assert_eq!(ledger["interfaces"][0]["mode"], "file");
+
+    let back = folder.path().join("back.pcapng");
+    let brokers = brokers();
+    let words = [
+        "consume",
+        "-k",
+        &brokers,
+        "-t",
+        topic.name(),
+        "-o",
+        "begin",
+        "-e",
+        "-w",
+    ];
+    let output = Command::new(RINGTAP)
+        .args(words)
+        .arg(&back)
+        .output()
+        .unwrap();
+    assert_eq!(code(&output), 0, "{}", said(&output));
+    let report = verify(&back, &sent(20_000));
+    assert_eq!(report["complete"], true, "{report:#}");
 }
 
 #[test]
