@@ -6,6 +6,7 @@
 
 mod cpus;
 mod input;
+mod interface;
 mod output;
 mod pipeline;
 mod supervisor;
@@ -132,9 +133,7 @@ pub(crate) fn run_watched(config: &Config, watch: &mut dyn Watch) -> Result<Exit
     let signalled = sender.clone();
     signals::watch(move |signal| signalled.send(Event::Signal(signal)).is_ok())
         .map_err(system("the signal thread"))?;
-    let metrics = config
-        .metrics
-        .map(|address| Server::start(address, &board, &[]));
+    let metrics = config.metrics.map(|address| Server::start(address, &board));
     let _metrics = metrics.transpose()?;
     let asking = sender.clone();
     let control = Arc::new(Control::new(move || drop(asking.send(Event::Asked))));

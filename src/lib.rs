@@ -60,6 +60,7 @@ pub mod log;
 pub mod metrics;
 pub mod nic;
 pub mod packet;
+mod priority;
 pub mod progress;
 pub mod publisher;
 pub mod pycapa;

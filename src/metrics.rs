@@ -7,7 +7,6 @@
 mod families;
 mod health;
 mod listener;
-mod priority;
 
 use std::io;
 use std::net::{AddrParseError, SocketAddr, TcpListener};
@@ -25,6 +24,7 @@ use axum::routing::get;
 use tokio::sync::oneshot;
 
 use crate::ledger::{Board, Phase};
+use crate::priority;
 
 use health::Watch;
 use listener::Bounded;
@@ -77,14 +77,10 @@ pub struct Server {
 impl Server {
     /// Listens on `address` and serves what `board` holds.
     ///
-    /// The serving thread runs on `cores`, or wherever the caller runs where that is empty. When
+    /// The serving thread runs on the cores of the caller: call it before workers are pinned. When
     /// this returns, connections are being accepted. An address off the loopback is warned of:
     /// there is neither encryption nor a password.
-    pub fn start(
-        address: SocketAddr,
-        board: &Board,
-        cores: &[usize],
-    ) -> Result<Self, MetricsError> {
+    pub fn start(address: SocketAddr, board: &Board) -> Result<Self, MetricsError> {
         let fault = |cause| MetricsError::Listen { address, cause };
         let listener = TcpListener::bind(address).map_err(fault)?;
         listener.set_nonblocking(true).map_err(fault)?;
@@ -98,9 +94,9 @@ impl Server {
             .build()
             .map_err(MetricsError::Thread)?;
         let (stop, stopped) = oneshot::channel();
-        let (board, cores) = (board.clone(), cores.to_vec());
+        let board = board.clone();
         let serve = move || {
-            priority::lower(&cores);
+            priority::set(priority::WATCHER);
             runtime.block_on(async move {
                 tokio::spawn(run(listener, board));
                 let _ = stopped.await;
@@ -220,7 +216,7 @@ mod tests {
     const PATIENCE: Duration = Duration::from_secs(60);
 
     fn start(board: &Board) -> Server {
-        Server::start(parse("127.0.0.1:0").unwrap(), board, &[]).unwrap()
+        Server::start(parse("127.0.0.1:0").unwrap(), board).unwrap()
     }
 
     fn connect(server: &Server) -> TcpStream {
@@ -377,7 +373,7 @@ mod tests {
     fn an_address_that_cannot_be_used_is_named_with_the_cause() {
         let board = Board::new(SinkKind::Discard, "");
         let taken = start(&board);
-        let error = Server::start(taken.address(), &board, &[]).unwrap_err();
+        let error = Server::start(taken.address(), &board).unwrap_err();
         assert!(
             error.to_string().contains(&taken.address().to_string()),
             "{error}"

@@ -14,6 +14,7 @@ use crate::counters::{PublisherCounters, QueueCounters};
 use crate::filler::{Filler, Rules};
 use crate::histogram::Histogram;
 use crate::ledger::{Board, PublisherEntry};
+use crate::priority;
 use crate::publisher::Publisher;
 use crate::ring::{Ready, Spent};
 use crate::sink::Sink;
@@ -142,6 +143,9 @@ where
                 && let Err(cause) = cpus::pin(core)
             {
                 tracing::warn!(worker, core, %cause, "a worker is not pinned");
+            }
+            if rules.live {
+                priority::set(priority::WORKER);
             }
             let outcome = match Batch::pool(batches, size, owner) {
                 Ok(pool) => {

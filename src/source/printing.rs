@@ -106,15 +106,16 @@ fn show(text: &[u8]) {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::packet::Clock;
 
     #[test]
     fn a_packet_is_shown_with_its_number_and_all_its_bytes() {
         let packet = Packet {
+            clock: Clock::Arrival,
             time: crate::packet::Timestamp::default(),
             orig_len: 17,
             link_type: crate::packet::LinkType::ETHERNET,
             interface: 0,
-            clock: crate::packet::Clock::Arrival,
             data: &[1; 16],
             more: &[&[2]],
         };
