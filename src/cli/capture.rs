@@ -143,7 +143,7 @@ pub struct CaptureArgs {
     /// Queues to capture from: all, or a list such as 0,2-3 [default: all]
     #[arg(long, value_name = "LIST", help_heading = "Capture")]
     pub queues: Option<String>,
-    /// CPUs for the workers, such as 1,3-5 [default: all but the last, when there are enough]
+    /// CPUs for the workers, such as 1,3-5 [default: the first ones, one being left for the rest]
     #[arg(long, value_name = "LIST", help_heading = "Capture")]
     pub cpus: Option<String>,
     /// Cut packets to this many bytes; 0 keeps all [default: 0]

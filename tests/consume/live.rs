@@ -36,14 +36,11 @@ fn a_packet_is_passed_on_while_nothing_more_comes() {
             out.read_exact(&mut bytes).unwrap();
             assert_eq!(bytes[16..], frame(number));
         }
-        for (way, summary) in [(Signal::SIGINT, "3 records read, 3 written")] {
-            signal(&child, way);
-            let mut rest = Vec::new();
-            out.read_to_end(&mut rest).unwrap();
-            assert!(rest.is_empty());
-            assert!(said(&child.wait_with_output_of()).contains(summary));
-            break;
-        }
+        signal(&child, Signal::SIGINT);
+        let mut rest = Vec::new();
+        out.read_to_end(&mut rest).unwrap();
+        assert!(rest.is_empty());
+        assert!(said(&child.wait_with_output_of()).contains("3 records read, 3 written"));
     }
 }
 

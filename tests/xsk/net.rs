@@ -58,11 +58,6 @@ impl Net {
         setns(file, CloneFlags::CLONE_NEWNET).unwrap();
     }
 
-    /// The name of the namespace.
-    pub(crate) fn namespace(&self) -> &str {
-        &self.namespace
-    }
-
     /// The number of the interface that receives.
     pub(crate) fn ifindex(&self) -> u32 {
         nix::net::if_::if_nametoindex("rx").unwrap()
