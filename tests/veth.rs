@@ -8,6 +8,8 @@ mod support;
 
 mod root {
     use std::collections::BTreeMap;
+    use std::fs::File;
+    use std::{io, thread};
 
     use serde_json::{Value, json};
 
@@ -92,6 +94,23 @@ mod root {
         let ledger = accounted(&ended, &sent);
         both_queues_worked(&ledger);
         assert_eq!(ledger["interfaces"][0]["mode"], "xdp", "{}", ended.log);
+    }
+
+    #[test]
+    fn a_sink_that_stalls_and_goes_on_gets_all_that_was_received() {
+        let wire = Wire::new();
+        let start = Start::on(&wire, "-w - --buffer 8MiB").piped();
+        let mut capture = start.ready();
+        let mut stdout = capture.stdout();
+        // Four times what the batches of both queues hold, and nobody reads yet.
+        let sent = wire.generate("--size imix --flows 64 --cpus 0,1 -c 100000");
+        let mut file = File::create(capture.file("wire.pcapng")).unwrap();
+        let reader = thread::spawn(move || io::copy(&mut stdout, &mut file).unwrap());
+        let ended = capture.stop().with(0);
+        reader.join().unwrap();
+        let ledger = accounted(&ended, &sent);
+        both_queues_worked(&ledger);
+        assert!(sum(&ledger["dropped"]) > 0, "{ledger:#}");
     }
 
     #[test]
