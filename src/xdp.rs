@@ -19,7 +19,7 @@ use libbpf_rs::{MapCore, MapFlags, MapHandle, PrintLevel};
 
 pub(crate) use meter::{Meter, Tally};
 use redirects::RedirectErrors;
-use rights::{BPF, NET_ADMIN};
+use rights::{BPF, NET_ADMIN, PERFMON};
 pub(crate) use rights::{IPC_LOCK, NET_RAW};
 
 /// The generated bindings of `bpf/ringtap.bpf.c` and `bpf/redirect_errors.bpf.c`.
@@ -201,7 +201,7 @@ impl Program {
         };
 
         let failed = |cause: libbpf_rs::Error| match cause.kind() {
-            libbpf_rs::ErrorKind::PermissionDenied => no_rights(&doing, &[BPF, NET_ADMIN]),
+            libbpf_rs::ErrorKind::PermissionDenied => no_rights(&doing, &[BPF, PERFMON, NET_ADMIN]),
             _ => too_old(&doing, oldest).unwrap_or_else(|| XdpError::Load {
                 interface: options.interface.clone(),
                 cause,

@@ -306,7 +306,8 @@ mod root {
         for (mode, lacking, named) in [
             ("pcap", "net_raw", "CAP_NET_RAW"),
             ("xdp", "net_raw", "CAP_NET_RAW"),
-            ("xdp", "bpf,-sys_admin", "CAP_BPF"),
+            ("xdp", "bpf,-sys_admin", "lacks CAP_BPF"),
+            ("xdp", "perfmon,-sys_admin", "lacks CAP_PERFMON"),
             ("xdp", "net_admin,-sys_admin", "CAP_NET_ADMIN"),
         ] {
             let start = Start::on(&wire, &format!("--mode {mode} --sink discard"));

@@ -279,11 +279,13 @@ impl Offloads {
         if !still_on.is_empty() {
             self.rewrite();
         }
-        info!(
-            interface,
-            off = names(&self.note.switched_off),
-            "offloads switched off"
-        );
+        if !self.note.switched_off.is_empty() {
+            info!(
+                interface,
+                off = names(&self.note.switched_off),
+                "offloads switched off"
+            );
+        }
         changed.map_err(refused(format!("switching off {}", names(&on))))?;
         after.map_err(reading())?;
         if still_on.is_empty() {

@@ -14,6 +14,8 @@ pub(crate) const NET_ADMIN: Capability = Capability(12, "CAP_NET_ADMIN");
 pub(crate) const NET_RAW: Capability = Capability(13, "CAP_NET_RAW");
 /// Locks memory beyond the limit.
 pub(crate) const IPC_LOCK: Capability = Capability(14, "CAP_IPC_LOCK");
+/// Loads programs that trace, as the one that counts the kernel's refused redirects.
+pub(crate) const PERFMON: Capability = Capability(38, "CAP_PERFMON");
 /// Loads programs, makes maps.
 pub(crate) const BPF: Capability = Capability(39, "CAP_BPF");
 
@@ -33,9 +35,17 @@ pub(super) fn describe(needs: &[Capability]) -> (String, String) {
     let missing = missing(needs);
     let lacks = match missing.is_empty() {
         true => "a right the kernel does not name".to_owned(),
-        false => missing.join(" and "),
+        false => listed(&missing),
     };
-    (names.join(" and "), lacks)
+    (listed(&names), lacks)
+}
+
+/// `A, B and C`.
+fn listed(names: &[&str]) -> String {
+    match names {
+        [first @ .., last] if !first.is_empty() => format!("{} and {last}", first.join(", ")),
+        few => few.concat(),
+    }
 }
 
 /// The effective capabilities of this thread.
@@ -58,5 +68,13 @@ mod tests {
             ["CAP_OF_TOMORROW"]
         );
         assert!(effective().is_some());
+    }
+
+    #[test]
+    fn names_are_listed_as_people_do() {
+        assert_eq!(listed(&[]), "");
+        assert_eq!(listed(&["A"]), "A");
+        assert_eq!(listed(&["A", "B"]), "A and B");
+        assert_eq!(listed(&["A", "B", "C"]), "A, B and C");
     }
 }
