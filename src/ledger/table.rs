@@ -277,7 +277,7 @@ fn words(name: &str) -> &'static str {
         "shed" => "given up at exit, not published",
         "too_large" => "larger than the broker takes",
         "timed_out" => "not delivered in time",
-        "not_authorized" => "not ours to write to",
+        "not_authorized" => "topic gone, or not ours to write to",
         "refused" => "refused by the broker",
         "disk" => "disk full or failing, or a pipe closed",
         "purged" => "given up at the drain deadline",

@@ -23,6 +23,7 @@ use nix::errno::Errno;
 use nix::poll::{PollFd, PollFlags, ppoll};
 use nix::sys::eventfd::{EfdFlags, EventFd};
 use nix::sys::time::TimeSpec;
+use rdkafka::error::RDKafkaErrorCode;
 use rdkafka_sys::rd_kafka_resp_err_t as Code;
 
 use crate::batch::Batch;
@@ -78,7 +79,8 @@ pub struct LibrdkafkaSink {
     is_full: bool,
     fatal: Option<Fatal>,
     is_finishing: bool,
-    is_told_too_large: bool,
+    /// What records have been lost by, said once each.
+    told: Vec<Code>,
     log: Log,
     on_statistics: Option<OnStatistics>,
     wake: EventFd,
@@ -132,7 +134,7 @@ impl LibrdkafkaSink {
             is_full: false,
             fatal: None,
             is_finishing: false,
-            is_told_too_large: false,
+            told: Vec::new(),
             log,
             on_statistics: None,
             wake,
@@ -177,7 +179,7 @@ impl LibrdkafkaSink {
         let Some(client) = &self.client else { return };
         let acks = self.settings.acks();
         let may_go_again = !self.is_finishing;
-        let mut is_too_large = false;
+        let mut lost_by = Vec::new();
         while let Some(mut event) = client.next() {
             match event.kind() {
                 Kind::Reports => {
@@ -186,7 +188,8 @@ impl LibrdkafkaSink {
                             .as_mut()
                             .expect("a record is reported before its slot is emptied");
                         slot.answer(report, acks, may_go_again && self.fatal.is_some());
-                        is_too_large |= report.code == Code::RD_KAFKA_RESP_ERR_MSG_SIZE_TOO_LARGE;
+                        let code = outcome::refusal(report);
+                        lost_by.extend(code.filter(|code| !self.told.contains(code)));
                     }
                 }
                 Kind::Error { code, text } => {
@@ -208,14 +211,29 @@ impl LibrdkafkaSink {
                 Kind::Other => {}
             }
         }
-        if is_too_large && !std::mem::replace(&mut self.is_told_too_large, true) {
+        for code in lost_by {
+            self.tell(code);
+        }
+        self.collect();
+    }
+
+    /// Says once that records are lost, and by what; how many, the ledger says.
+    fn tell(&mut self, code: Code) {
+        if self.told.contains(&code) {
+            return;
+        }
+        self.told.push(code);
+        let topic = &self.topic;
+        if code == Code::RD_KAFKA_RESP_ERR_MSG_SIZE_TOO_LARGE {
             tracing::warn!(
-                topic = self.topic,
+                topic,
                 "the broker refuses record batches as too large; set -X message.max.bytes to the topic's \
                  max.message.bytes"
             );
+            return;
         }
-        self.collect();
+        let cause = RDKafkaErrorCode::from(code);
+        tracing::warn!(topic, %cause, "records are not delivered; the ledger counts them");
     }
 
     /// Moves every batch whose records are all answered out of its slot.

@@ -36,6 +36,17 @@ pub(super) fn is_unsent(report: Report) -> bool {
         )
 }
 
+/// By what the record is lost, where it was not we who gave it up.
+pub(super) fn refusal(report: Report) -> Option<Code> {
+    let ours = matches!(
+        report.code,
+        Code::RD_KAFKA_RESP_ERR__PURGE_QUEUE
+            | Code::RD_KAFKA_RESP_ERR__PURGE_INFLIGHT
+            | Code::RD_KAFKA_RESP_ERR__FATAL
+    );
+    (report.status != Status::Persisted && !ours).then_some(report.code)
+}
+
 fn reason(code: Code) -> Failed {
     match code {
         Code::RD_KAFKA_RESP_ERR_MSG_SIZE_TOO_LARGE
@@ -73,6 +84,23 @@ mod tests {
         };
         book(&mut outcome, report, acks);
         outcome
+    }
+
+    #[test]
+    fn a_refusal_is_told_from_what_we_gave_up() {
+        let refused = |code, status| {
+            refusal(Report {
+                slot: 0,
+                code,
+                status,
+            })
+        };
+        let gone = Code::RD_KAFKA_RESP_ERR__UNKNOWN_TOPIC;
+        assert_eq!(refused(gone, Status::NotPersisted), Some(gone));
+        let ok = Code::RD_KAFKA_RESP_ERR_NO_ERROR;
+        assert_eq!(refused(ok, Status::Persisted), None);
+        let purged = Code::RD_KAFKA_RESP_ERR__PURGE_INFLIGHT;
+        assert_eq!(refused(purged, Status::PossiblyPersisted), None);
     }
 
     #[test]
