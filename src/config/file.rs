@@ -9,6 +9,7 @@ use std::path::Path;
 use toml::{Table, Value};
 
 use crate::cli::capture::CaptureArgs;
+use crate::kafka::Settings;
 
 use super::ConfigError;
 
@@ -43,7 +44,7 @@ impl CaptureArgs {
         parse(path, &text)?;
         let mut merged: Table = text
             .parse()
-            .map_err(|cause: toml::de::Error| error(cause.to_string()))?;
+            .map_err(|cause: toml::de::Error| error(explain(&text, &cause)))?;
         let mut flags = written(&self);
         for (chosen, replaced) in [
             (&["interface", "read", "source"][..], SOURCES),
@@ -93,8 +94,28 @@ impl CaptureArgs {
 pub(super) fn parse(path: &Path, text: &str) -> Result<CaptureArgs, ConfigError> {
     toml::from_str(text).map_err(|cause| ConfigError::File {
         path: path.display().to_string(),
-        what: cause.to_string().trim_end().to_owned(),
+        what: explain(text, &cause),
     })
+}
+
+/// What is wrong with the file, with the line; a line that may hold a secret is named and not shown.
+fn explain(text: &str, cause: &toml::de::Error) -> String {
+    let shown = cause.to_string().trim_end().to_owned();
+    let Some(span) = cause.span() else {
+        return shown;
+    };
+    let begin = text[..span.start].rfind('\n').map_or(0, |at| at + 1);
+    let rest = &text[span.end..];
+    let end = span.end + rest.find('\n').unwrap_or(rest.len());
+    if !Settings::may_hide(&text[begin..end]) {
+        return shown;
+    }
+    let line = text[..begin].matches('\n').count() + 1;
+    let kind = cause.message().split([':', '`']).next().unwrap_or_default();
+    format!(
+        "line {line}, which is not shown as it may hold a secret: {}",
+        kind.trim_end()
+    )
 }
 
 /// The keys that were given a value.
@@ -240,6 +261,22 @@ mod tests {
             ["acks=all", "security.protocol=SSL", "acks=1"]
         );
         assert_eq!(merged(file, set(&[])).set.len(), 2);
+    }
+
+    #[test]
+    fn a_line_that_may_hold_a_secret_is_not_shown() {
+        for wrong in [
+            "set = 'sasl.password=open-sesame'",
+            "set = ['sasl.password=open-sesame', 5]",
+            "set = ['acks=all', 'sasl.password=open-sesame'\n",
+            "sasl.password = 'open-sesame'",
+            "set = ['sasl.jaas.config=x password=\"open-sesame\"'",
+        ] {
+            let text = format!("interface = ['a']\n{wrong}");
+            let said = parse(Path::new("c.toml"), &text).unwrap_err().to_string();
+            assert!(!said.contains("open-sesame"), "{said}");
+            assert!(said.contains("line 2"), "{said}");
+        }
     }
 
     #[test]

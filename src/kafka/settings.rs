@@ -306,6 +306,11 @@ impl Settings {
         }
     }
 
+    /// Whether a text in which settings are written may hold a secret.
+    pub(crate) fn may_hide(text: &str) -> bool {
+        secret::is_secret(text)
+    }
+
     /// Whether no setting was made.
     pub fn is_empty(&self) -> bool {
         self.list.is_empty()

@@ -41,7 +41,7 @@ pub(super) fn may_be_file(key: &str) -> bool {
     FROM_FILE.contains(&canonical(key))
 }
 
-fn is_secret(key: &str) -> bool {
+pub(super) fn is_secret(key: &str) -> bool {
     let key = canonical(key).to_lowercase();
     WORDS.iter().any(|word| key.contains(word)) || OTHERS.contains(&key.as_str())
 }
