@@ -18,6 +18,7 @@ use std::time::{Duration, Instant};
 
 use tracing::{debug, info, warn};
 
+use crate::cli::capture::LogFormat;
 use crate::config::{Config, ConfigError, Output};
 use crate::control::{Allowance, Control};
 use crate::counters::QueueCounters;
@@ -236,7 +237,7 @@ impl Run<'_> {
         };
         let exit = exit.and(class);
         ledger.exit_code = Some(exit.code());
-        if !self.config.quiet {
+        if !self.config.quiet && self.config.log_format == LogFormat::Text {
             let _ = write!(progress::stderr(), "{}", ledger.table());
         }
         info!("{}", ledger.summary());
@@ -297,7 +298,10 @@ impl Capture for Run<'_> {
     }
 
     fn print(&mut self) {
-        let table = self.board.snapshot(Phase::Running).table();
-        let _ = write!(progress::stderr(), "{table}");
+        let ledger = self.board.snapshot(Phase::Running);
+        match self.config.log_format {
+            LogFormat::Text => drop(write!(progress::stderr(), "{}", ledger.table())),
+            LogFormat::Json => info!("{}", ledger.summary()),
+        }
     }
 }

@@ -398,6 +398,20 @@ fn log_lines_that_nobody_reads_do_not_end_a_capture() {
     balanced(&support::json(&ledger));
 }
 
+#[test]
+fn with_json_every_line_is_json() {
+    let words = "capture --source synthetic -c 10 --sink discard --log-format json";
+    let output = ringtap(words.split(' '));
+    assert_eq!(code(&output), 0);
+    let said = said(&output);
+    let lines: Vec<serde_json::Value> = said
+        .lines()
+        .map(|line| serde_json::from_str(line).expect(line))
+        .collect();
+    let summary = lines.last().unwrap()["message"].as_str().unwrap();
+    assert!(summary.contains("unaccounted 0"), "{summary}");
+}
+
 /// Sends SIGINT to `ringtap capture WORDS` once it runs, and returns its end.
 fn interrupted(words: &[&str]) -> std::process::Output {
     let child = Command::new(RINGTAP)
