@@ -121,6 +121,7 @@ pub(crate) fn run_watched(config: &Config, watch: &mut dyn Watch) -> Result<Exit
 
     let mut inputs = Inputs::open(config, &interfaces, &board)?;
     let workers = inputs.feeds();
+    fits_memory(config, workers)?;
     let plan = if inputs.is_live() || config.cpus.is_some() {
         let plan = Plan::new(config.cpus.as_deref(), workers);
         plan.map_err(|rule| ConfigError::cpus(config.cpus.as_deref(), rule))?
@@ -193,6 +194,16 @@ pub(crate) fn run_watched(config: &Config, watch: &mut dyn Watch) -> Result<Exit
     let exit = supervisor.run(&mut run);
     drop(progress);
     run.finish(exit)
+}
+
+/// Every page of every batch is touched at start: more than the machine has would end it, not us alone.
+fn fits_memory(config: &Config, workers: usize) -> Result<(), ConfigError> {
+    let machine = nix::sys::sysinfo::sysinfo().map_or(u64::MAX, |info| info.ram_total());
+    let all = config.buffer().saturating_mul(workers);
+    if u64::try_from(all).is_ok_and(|all| all <= machine) {
+        return Ok(());
+    }
+    Err(ConfigError::buffer(config.buffer(), workers, machine))
 }
 
 /// What all workers of a capture share.

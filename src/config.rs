@@ -66,6 +66,15 @@ impl ConfigError {
             .collect();
         value("cpus", wanted.join(","), rule)
     }
+
+    /// The batches of all queues together are more than the machine's memory of `machine` bytes.
+    pub(crate) fn buffer(bytes: usize, queues: usize, machine: u64) -> Self {
+        let rule = format!(
+            "so much for each of the queues, {queues} here, is more than the machine's memory of {} MiB",
+            machine >> 20
+        );
+        value("buffer", bytes, rule)
+    }
 }
 
 fn value(key: &'static str, value: impl ToString, rule: impl Into<String>) -> ConfigError {
@@ -245,6 +254,11 @@ impl Config {
             quiet: args.quiet,
             print_every: None,
         })
+    }
+
+    /// Bytes of all batches of a queue.
+    pub(crate) fn buffer(&self) -> usize {
+        self.batch_size * self.batches
     }
 }
 

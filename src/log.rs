@@ -1,4 +1,7 @@
 //! Log lines: on standard error, for people or as JSON.
+//!
+//! The rule: logging never ends a capture. A line that nobody can take any more, as after
+//! `2>&1 | head`, is lost and nothing else.
 
 use std::io::IsTerminal;
 
@@ -25,7 +28,9 @@ pub(crate) fn start(format: LogFormat, level: LevelFilter) {
         .with_max_level(level)
         .with_writer(progress::stderr)
         .with_ansi(std::io::stderr().is_terminal())
-        .with_target(false);
+        .with_target(false)
+        // It complains of them on standard error as well, and panics when that refuses too.
+        .log_internal_errors(false);
     let _ = match format {
         LogFormat::Text => builder.with_timer(SystemTime).try_init(),
         LogFormat::Json => builder.json().flatten_event(true).try_init(),

@@ -36,6 +36,9 @@ impl Inputs {
             if config.mode == Mode::Xdp {
                 warn!("`any` is libpcap's; AF_XDP takes single interfaces");
             }
+            if self.names.iter().any(|known| known == ANY) {
+                return Err(InputError::Twice(name.to_owned()));
+            }
             return self.pcap(None, config, interfaces);
         }
         let nic = Nic::find(name)?;

@@ -1,8 +1,10 @@
 //! The threads of a capture: publishers first, then workers, with the rings between them.
 //!
-//! The rule: every thread tells the supervisor when it ends and how; none is joined before that.
+//! The rule: every thread tells the supervisor when it ends and how, a panic included; none is joined
+//! before that.
 
 use std::io;
+use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::Arc;
 use std::sync::mpsc::Sender;
 use std::thread;
@@ -17,7 +19,7 @@ use crate::ledger::{Board, PublisherEntry};
 use crate::priority;
 use crate::publisher::Publisher;
 use crate::ring::{Ready, Spent};
-use crate::sink::Sink;
+use crate::sink::{Sink, SinkError};
 use crate::source::{Source, SourceError};
 use crate::worker::Worker;
 
@@ -85,7 +87,13 @@ where
         thread::Builder::new()
             .name(format!("publisher-{at}"))
             .spawn(move || {
-                let outcome = publisher.run(&control);
+                let outcome = caught(
+                    || publisher.run(&control),
+                    |cause| SinkError {
+                        doing: format!("running publisher {at}"),
+                        cause,
+                    },
+                );
                 let _ = events.send(Event::PublisherEnded(outcome));
             })?;
     }
@@ -147,7 +155,7 @@ where
             if rules.live {
                 priority::set(priority::WORKER);
             }
-            let outcome = match Batch::pool(batches, size, owner) {
+            let run = || match Batch::pool(batches, size, owner) {
                 Ok(pool) => {
                     let filler = Filler::new(rules, counters.clone(), pool, ready, spent, latency);
                     Worker::new(source, filler, counters).run(&control)
@@ -159,7 +167,37 @@ where
                     cause,
                 }),
             };
+            let outcome = caught(run, |cause| SourceError::Io {
+                doing: format!("running worker {worker}"),
+                cause,
+            });
             let _ = events.send(Event::WorkerEnded { label, outcome });
         })?;
     Ok(())
+}
+
+/// Runs a thread's work to its end; a panic, of which the message is on standard error by then, is an
+/// error like another. The thread's batches and counters are not used again, so nothing half done is seen
+/// but in the ledger, which says so.
+fn caught<E>(
+    run: impl FnOnce() -> Result<(), E>,
+    failed: impl FnOnce(io::Error) -> E,
+) -> Result<(), E> {
+    catch_unwind(AssertUnwindSafe(run))
+        .unwrap_or_else(|_| Err(failed(io::Error::other("a panic, which is a defect"))))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_thread_that_panics_ends_with_an_error_and_not_in_silence() {
+        let outcome = caught(|| panic!("as a test does"), |cause| cause);
+        assert_eq!(
+            outcome.unwrap_err().to_string(),
+            "a panic, which is a defect"
+        );
+        assert!(caught(|| Ok(()), |cause| cause).is_ok());
+    }
 }

@@ -17,10 +17,10 @@ use crate::cli::complain;
 use crate::config::{Config, ConfigError};
 use crate::consume::{Form, Options, Start};
 use crate::exit::Exit;
-use crate::format::write::{Format, Fraction};
+use crate::format::write::{DEFAULT_SNAPLEN, Format, Fraction};
 use crate::kafka::Settings;
 use crate::log;
-use crate::packet::MAX_PACKET;
+
 use crate::pycapa::{self, Level};
 
 /// What pycapa is called.
@@ -133,7 +133,7 @@ enum Task {
 pub(super) fn translate(mut arguments: Vec<OsString>) -> Vec<OsString> {
     let name = arguments.first().map(Path::new).and_then(Path::file_name);
     if name.is_some_and(|name| name == NAME) {
-        arguments.insert(1, NAME.into());
+        arguments.splice(..1, ["ringtap".into(), NAME.into()]);
     } else if arguments.get(1).is_none_or(|word| word != NAME) {
         return arguments;
     }
@@ -180,10 +180,7 @@ impl PycapaArgs {
         let args = CaptureArgs {
             interface: vec![interface],
             mode: Some(Mode::Pcap),
-            snaplen: Some(
-                self.snaplen
-                    .min(u32::try_from(MAX_PACKET).unwrap_or(u32::MAX)),
-            ),
+            snaplen: Some(self.snaplen.min(DEFAULT_SNAPLEN)),
             count: positive(self.max_packets).map(NonZeroU64::get),
             brokers: self.brokers().map(str::to_owned),
             topic: Some(topic),

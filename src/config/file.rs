@@ -1,7 +1,8 @@
 //! The configuration file: TOML, the keys of the command line.
 //!
 //! The rule: flags win. A flag that names a source or a sink replaces all that the file says of sources
-//! or sinks, so that a file written for a sensor can be tried against another interface or sink.
+//! or sinks, so that a file written for a sensor can be tried against another interface or sink. Without
+//! such a flag, Kafka settings (`-X`) come on top of the file's, each over that of its key.
 
 use std::path::Path;
 
@@ -24,6 +25,9 @@ const SINKS: &[&str] = &[
     "rotate-files",
     "sink",
 ];
+/// What is said of any interface, or of any topic: it stays while there is one.
+const OF_INTERFACES: &[&str] = &["direction", "frames", "pcap-buffer"];
+const OF_KAFKA: &[&str] = &["key-time", "record-time", "record-headers"];
 
 impl CaptureArgs {
     /// Merges the file that `--config` names, if any, under the flags.
@@ -40,15 +44,21 @@ impl CaptureArgs {
         let mut merged: Table = text
             .parse()
             .map_err(|cause: toml::de::Error| error(cause.to_string()))?;
-        let flags = written(&self);
-        for group in [SOURCES, SINKS] {
-            let chooses = ["interface", "read", "source", "brokers", "write", "sink"];
-            if group
-                .iter()
-                .any(|key| chooses.contains(key) && flags.contains_key(*key))
-            {
-                group.iter().for_each(|key| drop(merged.remove(*key)));
+        let mut flags = written(&self);
+        for (chosen, replaced) in [
+            (&["interface", "read", "source"][..], SOURCES),
+            (&["read", "source"], OF_INTERFACES),
+            (&["brokers", "write", "sink"], SINKS),
+            (&["write", "sink"], OF_KAFKA),
+        ] {
+            if chosen.iter().any(|key| flags.contains_key(*key)) {
+                replaced.iter().for_each(|key| drop(merged.remove(*key)));
             }
+        }
+        if let Some(Value::Array(set)) = flags.get_mut("set")
+            && let Some(Value::Array(before)) = merged.remove("set")
+        {
+            set.splice(0..0, before);
         }
         if !self.expression.is_empty() || flags.contains_key("filter") {
             merged.remove("filter-file");
@@ -180,6 +190,56 @@ mod tests {
         assert_eq!(args.interface, ["eth0"]);
         assert_eq!((args.brokers, args.topic), (None, None));
         assert_eq!(args.linger.unwrap().to_string(), "7ms");
+    }
+
+    /// The file `text` under `flags`.
+    fn merged(text: &str, flags: CaptureArgs) -> CaptureArgs {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("c.toml");
+        std::fs::write(&path, text).unwrap();
+        let config = Some(path);
+        CaptureArgs { config, ..flags }.with_file().unwrap()
+    }
+
+    #[test]
+    fn keys_of_a_kind_of_source_or_sink_go_with_it() {
+        let sensor = "interface = ['eth0']\nframes = 512\ndirection = 'in'\nbrokers = 'b:1'\n\
+                      key-time = 'ns'\nrecord-headers = true\n";
+        let beside = merged(
+            sensor,
+            CaptureArgs {
+                read: vec!["f".into()],
+                write: Some("out.pcap".into()),
+                ..CaptureArgs::default()
+            },
+        );
+        Config::check(&beside).unwrap();
+        let other = merged(
+            sensor,
+            CaptureArgs {
+                interface: vec!["eth1".into()],
+                brokers: Some("c:1".into()),
+                ..CaptureArgs::default()
+            },
+        );
+        Config::check(&other).unwrap();
+        assert_eq!(other.frames, Some(512));
+        assert!(other.key_time.is_some() && other.record_headers);
+    }
+
+    #[test]
+    fn a_kafka_setting_on_the_command_line_leaves_the_others_of_the_file() {
+        let file =
+            "interface = ['eth0']\nbrokers = 'b:1'\nset = ['acks=all', 'security.protocol=SSL']\n";
+        let set = |set: &[&str]| CaptureArgs {
+            set: set.iter().map(|text| (*text).to_owned()).collect(),
+            ..CaptureArgs::default()
+        };
+        assert_eq!(
+            merged(file, set(&["acks=1"])).set,
+            ["acks=all", "security.protocol=SSL", "acks=1"]
+        );
+        assert_eq!(merged(file, set(&[])).set.len(), 2);
     }
 
     #[test]

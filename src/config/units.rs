@@ -7,8 +7,10 @@ use std::time::Duration;
 use serde::{Deserialize, Serialize};
 
 /// A number of bytes: `64MiB`, `1.5GB`, or a plain number.
+///
+/// It is shown exactly, so that what is printed reads back as the same.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
-#[serde(transparent)]
+#[serde(try_from = "Written", into = "String")]
 pub struct Size(bytesize::ByteSize);
 
 impl Size {
@@ -25,7 +27,41 @@ impl Size {
 
 impl fmt::Display for Size {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        self.0.fmt(f)
+        let bytes = self.0.as_u64();
+        let units = [(30, "GiB"), (20, "MiB"), (10, "KiB")];
+        let whole = |shift: u32| bytes > 0 && bytes.trailing_zeros() >= shift;
+        match units.into_iter().find(|(shift, _)| whole(*shift)) {
+            Some((shift, unit)) => write!(f, "{}{unit}", bytes >> shift),
+            None => bytes.fmt(f),
+        }
+    }
+}
+
+/// A size in a file: a number, or text.
+#[derive(Deserialize)]
+#[serde(
+    untagged,
+    expecting = "a size is a number of bytes, or text as \"64MiB\" or \"1.5GB\""
+)]
+enum Written {
+    Bytes(u64),
+    Text(String),
+}
+
+impl TryFrom<Written> for Size {
+    type Error = String;
+
+    fn try_from(written: Written) -> Result<Self, String> {
+        match written {
+            Written::Bytes(bytes) => Ok(Self::bytes(bytes)),
+            Written::Text(text) => text.parse(),
+        }
+    }
+}
+
+impl From<Size> for String {
+    fn from(size: Size) -> Self {
+        size.to_string()
     }
 }
 
@@ -121,6 +157,33 @@ mod tests {
         );
         assert!("fifty".parse::<Size>().unwrap_err().contains("64MiB"));
         assert!("50".parse::<Span>().unwrap_err().contains("50ms"));
+    }
+
+    #[test]
+    fn a_size_is_shown_exactly_and_read_from_a_number_or_a_text() {
+        for (bytes, shown) in [
+            (0, "0"),
+            (1_234_567, "1234567"),
+            (128 << 20, "128MiB"),
+            (3 << 10, "3KiB"),
+            (5 << 30, "5GiB"),
+        ] {
+            assert_eq!(Size::bytes(bytes).to_string(), shown);
+            assert_eq!(shown.parse(), Ok(Size::bytes(bytes)));
+        }
+        #[derive(Debug, Deserialize)]
+        struct File {
+            size: Size,
+        }
+        let read = |text: &str| toml::from_str::<File>(text).map(|file| file.size.get());
+        assert_eq!(read("size = 1000"), Ok(1_000));
+        assert_eq!(read("size = '1MiB'"), Ok(1 << 20));
+        for wrong in ["size = 'much'", "size = -1", "size = true"] {
+            assert!(
+                read(wrong).unwrap_err().to_string().contains("64MiB"),
+                "{wrong}"
+            );
+        }
     }
 
     #[test]

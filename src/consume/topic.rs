@@ -11,7 +11,7 @@ use rdkafka::client::ClientContext;
 use rdkafka::config::{FromClientConfigAndContext, RDKafkaLogLevel};
 use rdkafka::consumer::base_consumer::PartitionQueue;
 use rdkafka::consumer::{BaseConsumer, CommitMode, Consumer, ConsumerContext};
-use rdkafka::error::{KafkaError, KafkaResult};
+use rdkafka::error::{KafkaError, KafkaResult, RDKafkaErrorCode};
 use rdkafka::metadata::Metadata;
 use rdkafka::topic_partition_list::{Offset, TopicPartitionList};
 
@@ -272,7 +272,8 @@ impl Topic {
                 Err(_) => continue,
             }
         }
-        Err(self.not_committed(KafkaError::Canceled))
+        let unanswered = KafkaError::ConsumerCommit(RDKafkaErrorCode::OperationTimedOut);
+        Err(self.not_committed(unanswered))
     }
 
     /// Begins each partition at the offset that `wanted` names by its place, or at its end; where that is

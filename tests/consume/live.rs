@@ -1,7 +1,7 @@
 //! While records come: packets are passed on at once, and every way to end is a good one.
 
 use std::io::Read as _;
-use std::process::{Child, ChildStdout, Command, Stdio};
+use std::process::{Child, ChildStdout, Command, Output, Stdio};
 
 use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
@@ -40,21 +40,16 @@ fn a_packet_is_passed_on_while_nothing_more_comes() {
         let mut rest = Vec::new();
         out.read_to_end(&mut rest).unwrap();
         assert!(rest.is_empty());
-        assert!(said(&child.wait_with_output_of()).contains("3 records read, 3 written"));
+        let said = said(&end(child));
+        assert!(said.contains("3 records read, 3 written"), "{said}");
     }
 }
 
 /// The end of a child, which has to be a good one.
-trait End {
-    fn wait_with_output_of(self) -> std::process::Output;
-}
-
-impl End for Child {
-    fn wait_with_output_of(self) -> std::process::Output {
-        let output = self.wait_with_output().unwrap();
-        assert_eq!(output.status.code(), Some(0), "{}", said(&output));
-        output
-    }
+fn end(child: Child) -> Output {
+    let output = child.wait_with_output().unwrap();
+    assert_eq!(output.status.code(), Some(0), "{}", said(&output));
+    output
 }
 
 #[test]
@@ -68,7 +63,7 @@ fn a_signal_ends_it_well_even_when_the_reader_stands_still() {
     for way in [Signal::SIGINT, Signal::SIGTERM] {
         let (child, out) = waiting(&topic, "-o begin");
         signal(&child, way);
-        let output = child.wait_with_output_of();
+        let output = end(child);
         assert!(said(&output).contains("records read"), "{}", said(&output));
         drop(out);
     }
@@ -80,11 +75,11 @@ fn a_reader_that_goes_away_ends_it_well() {
     produce(&topic, (0..5_000).map(packet));
     let (child, out) = waiting(&topic, "-o begin");
     drop(out);
-    child.wait_with_output_of();
+    end(child);
     // On a silent topic too.
     let (child, out) = waiting(&topic, "-o end");
     drop(out);
-    child.wait_with_output_of();
+    end(child);
 }
 
 #[test]
