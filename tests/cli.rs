@@ -9,6 +9,9 @@ use std::net::TcpListener;
 use std::path::Path;
 use std::process::{Command, Stdio};
 
+use nix::sys::signal::{Signal, kill};
+use nix::unistd::Pid;
+
 use support::sensor::Start;
 use support::{RINGTAP, balanced, code, count, printed, ringtap, said, sound, verify};
 
@@ -42,6 +45,11 @@ fn values_that_break_a_rule_are_2_and_are_named_with_it() {
     for (words, texts) in [
         ("-i lo -r file", &["-i, -r and --source"] as &[_]),
         ("-i lo -i lo --sink discard", &["lo", "twice"]),
+        ("-i any -i any --sink discard", &["any", "twice"]),
+        (
+            "--source synthetic --sink discard --buffer 1000TiB",
+            &["buffer", "memory"],
+        ),
         ("--source synthetic,size=1", &["size=1", "60 to 9014"]),
         ("--source random", &["random", "synthetic"]),
         ("-i lo --frames 1000", &["frames = 1000", "power of two"]),
@@ -360,6 +368,72 @@ fn several_files_are_read_one_after_another_and_a_damaged_one_does_not_end_it() 
 }
 
 #[test]
+fn a_file_that_is_read_is_not_written_over() {
+    let folder = tempfile::tempdir().unwrap();
+    let (whole, _) = small(folder.path());
+    let file = folder.path().join("small.pcapng");
+    let link = folder.path().join("link.pcapng");
+    std::os::unix::fs::symlink(&file, &link).unwrap();
+    for output in [&file, &link] {
+        let words = format!("-r {} -w {}", file.display(), output.display());
+        let words: Vec<_> = words.split(' ').collect();
+        capture_refused(2, &words, &["a file that is read"]);
+        assert!(fs::read(&file).unwrap() == whole, "as it was");
+    }
+}
+
+#[test]
+fn log_lines_that_nobody_reads_do_not_end_a_capture() {
+    let folder = tempfile::tempdir().unwrap();
+    let ledger = folder.path().join("ledger.json");
+    let mut child = Command::new(RINGTAP)
+        .args(["capture", "--source", "synthetic", "-c", "10", "-vv"])
+        .args(["--sink", "discard", "--ledger"])
+        .arg(&ledger)
+        .stderr(Stdio::piped())
+        .spawn()
+        .unwrap();
+    drop(child.stderr.take());
+    assert_eq!(child.wait().unwrap().code(), Some(0));
+    balanced(&support::json(&ledger));
+}
+
+/// Sends SIGINT to `ringtap capture WORDS` once it runs, and returns its end.
+fn interrupted(words: &[&str]) -> std::process::Output {
+    let child = Command::new(RINGTAP)
+        .args(["capture", "--source", "synthetic", "-v"])
+        .args(words)
+        .stderr(Stdio::piped())
+        .spawn()
+        .unwrap();
+    std::thread::sleep(std::time::Duration::from_millis(500));
+    let pid = Pid::from_raw(child.id().try_into().unwrap());
+    kill(pid, Signal::SIGINT).unwrap();
+    child.wait_with_output().unwrap()
+}
+
+#[test]
+fn an_interrupt_ends_the_wait_for_a_reader_of_a_named_pipe() {
+    let folder = tempfile::tempdir().unwrap();
+    let pipe = folder.path().join("pipe");
+    nix::unistd::mkfifo(&pipe, nix::sys::stat::Mode::S_IRWXU).unwrap();
+    let output = interrupted(&["-w", pipe.to_str().unwrap()]);
+    assert_eq!(code(&output), 3, "{}", said(&output));
+    assert!(said(&output).contains("interrupted"), "{}", said(&output));
+}
+
+#[test]
+fn an_interrupt_ends_the_wait_for_a_broker() {
+    // It takes connections and never says a word.
+    let silent = TcpListener::bind("127.0.0.1:0").unwrap();
+    let address = silent.local_addr().unwrap().to_string();
+    let output = interrupted(&["-k", &address]);
+    assert_eq!(code(&output), 3, "{}", said(&output));
+    assert!(said(&output).contains("interrupted"), "{}", said(&output));
+    assert!(said(&output).contains(&address), "{}", said(&output));
+}
+
+#[test]
 fn a_capture_is_read_from_standard_input_and_written_to_standard_output() {
     let folder = tempfile::tempdir().unwrap();
     let (whole, sent) = small(folder.path());
@@ -387,7 +461,8 @@ fn a_capture_without_a_sink_writes_a_file_named_by_interface_and_time() {
     let named: Vec<_> = names.filter(|name| name.ends_with(".pcapng")).collect();
     assert_eq!(named.len(), 1, "{named:?}");
     assert!(named[0].starts_with("synthetic-20"), "{named:?}");
-    assert!(ended.log.contains(&named[0]), "{}", ended.log);
+    let said = format!("to file {}\n", named[0]);
+    assert!(ended.log.contains(&said), "{}", ended.log);
 }
 
 mod root {

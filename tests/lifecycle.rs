@@ -168,6 +168,31 @@ mod root {
         }
     }
 
+    /// AF_XDP holds on to the device, libpcap to its name.
+    #[test]
+    fn an_interface_that_is_given_another_name_goes_on_or_is_gone() {
+        for (mode, code) in [("xdp", 0), ("pcap", 5)] {
+            let wire = Wire::new();
+            let words = format!("--mode {mode} -w {{}}/wire.pcapng");
+            let mut capture = Start::on(&wire, &words).ready();
+            let before = wire.generate("--stream 0 --size 60-1514 -c 1000 --pps 50000");
+            wire.ip("link set dev rx down");
+            wire.ip("link set dev rx name renamed up");
+            let (ended, sent) = match code {
+                0 => {
+                    std::thread::sleep(Duration::from_secs(1));
+                    assert!(capture.runs(), "{}", capture.log());
+                    let after = wire.generate("--stream 1 --size 60-1514 -c 1000 --pps 50000");
+                    (capture.stop().with(code), after)
+                }
+                _ => (capture.wait().saying(code, &["rx", "gone"]), before),
+            };
+            balanced(&ended.ledger());
+            let report = verify(&ended.file("wire.pcapng"), &sent);
+            assert_eq!(sound(&report), 0, "{mode}: {report:#}\n{}", ended.log);
+        }
+    }
+
     #[test]
     fn a_device_that_is_removed_ends_the_capture_with_what_came_before() {
         for mode in ["xdp", "pcap"] {

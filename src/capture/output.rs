@@ -1,12 +1,14 @@
 //! The sink of a capture: opened before any packet is taken, so that what is wrong with it is known first.
 
+use std::fs::{self, Metadata};
+use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
 
 use tracing::info;
 
-use crate::config::{Config, FileOutput, Output};
+use crate::config::{Config, FileOutput, Input, Output};
 use crate::control::Control;
 use crate::counters::QueueCounters;
 use crate::exit::Exit;
@@ -31,6 +33,11 @@ pub enum OutputError {
     /// The file cannot be written.
     #[error(transparent)]
     File(#[from] FileError),
+    /// The file is one that is read.
+    #[error(
+        "write {0}: it is a file that is read, and would be emptied before that; name another with -w"
+    )]
+    Input(String),
     /// The cluster is not there, or not for us.
     #[error(transparent)]
     Connect(#[from] ConnectError),
@@ -42,7 +49,8 @@ impl OutputError {
         match self {
             Self::File(FileError::Start(_)) => Exit::Setup,
             Self::Connect(ConnectError::Settings(_) | ConnectError::TopicName { .. })
-            | Self::File(_) => Exit::Usage,
+            | Self::File(_)
+            | Self::Input(_) => Exit::Usage,
             Self::Connect(_) => Exit::Setup,
         }
     }
@@ -149,6 +157,12 @@ pub(super) fn open(
             let path = file.path.clone().unwrap_or_else(|| default_path(names));
             if file.path.is_none() {
                 info!(file = %path.display(), "no sink is named: writing a file");
+                board.set_destination(&path.display().to_string());
+            }
+            if let Input::Files(inputs) = &config.input
+                && is_among(&path, inputs)
+            {
+                return Err(OutputError::Input(path.display().to_string()));
             }
             let asked = control.clone();
             let sink = FileSink::new(FileConfig {
@@ -167,6 +181,20 @@ pub(super) fn open(
             Ok(Sinks::File(Box::new(sink)))
         }
     }
+}
+
+/// Whether `path` is one of the regular files that are read, under whatever name.
+fn is_among(path: &Path, inputs: &[PathBuf]) -> bool {
+    let number = |path: &Path| {
+        let path = match path == Path::new("-") {
+            true => Path::new("/dev/stdin"),
+            false => path,
+        };
+        let known = fs::metadata(path).ok().filter(Metadata::is_file)?;
+        Some((known.dev(), known.ino()))
+    };
+    path != Path::new("-")
+        && number(path).is_some_and(|file| inputs.iter().any(|input| number(input) == Some(file)))
 }
 
 fn destination_of(path: PathBuf) -> Destination {

@@ -5,7 +5,7 @@
 
 use std::fs;
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
 use std::time::{Instant, SystemTime};
 
 use serde::Serialize;
@@ -120,7 +120,7 @@ struct Shared {
     started: SystemTime,
     clock: Instant,
     sink: SinkKind,
-    destination: String,
+    destination: OnceLock<String>,
     attached: AtomicBool,
     connected: AtomicBool,
     entries: Mutex<Entries>,
@@ -150,7 +150,10 @@ impl Board {
             started: SystemTime::now(),
             clock: Instant::now(),
             sink,
-            destination: destination.to_owned(),
+            destination: match destination {
+                "" => OnceLock::new(),
+                known => OnceLock::from(known.to_owned()),
+            },
             attached: AtomicBool::new(false),
             connected: AtomicBool::new(false),
             entries: Mutex::default(),
@@ -186,6 +189,11 @@ impl Board {
     /// Says whether packets are being taken; for `/readyz`.
     pub fn set_attached(&self, attached: bool) {
         self.0.attached.store(attached, Ordering::Release);
+    }
+
+    /// Says where is written to, unless it is known already.
+    pub fn set_destination(&self, destination: &str) {
+        let _ = self.0.destination.set(destination.to_owned());
     }
 
     /// Says whether the sink is connected; for `/readyz`.
@@ -267,7 +275,8 @@ impl Board {
     }
 
     pub(crate) fn sink(&self) -> (SinkKind, &str) {
-        (self.0.sink, &self.0.destination)
+        let destination = self.0.destination.get();
+        (self.0.sink, destination.map_or("", String::as_str))
     }
 }
 

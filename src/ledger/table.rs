@@ -279,7 +279,7 @@ fn words(name: &str) -> &'static str {
         "timed_out" => "not delivered in time",
         "not_authorized" => "not ours to write to",
         "refused" => "refused by the broker",
-        "disk" => "disk full or failing",
+        "disk" => "disk full or failing, or a pipe closed",
         "purged" => "given up at the drain deadline",
         "possibly_persisted" => "sent, the answer never came",
         "xdp_passed" => "queue not captured, left to the host",

@@ -4,13 +4,17 @@
 //! final name only when it is complete, and a record counts as delivered only when it is written whole.
 
 use std::fmt;
-use std::fs::File;
+use std::fs::{self, File};
 use std::io;
 use std::os::fd::{AsFd, BorrowedFd};
+use std::os::unix::fs::{FileTypeExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
+use std::thread;
 use std::time::{Duration, Instant};
 
+use nix::errno::Errno;
+use nix::fcntl::OFlag;
 use nix::poll::{PollFd, PollFlags};
 
 use self::merge::Merge;
@@ -23,6 +27,7 @@ use crate::counters::{Failed, QueueCounters};
 use crate::format::write::{Format, InterfaceTotals};
 use crate::interfaces::Interfaces;
 use crate::packet::{LinkType, Timestamp};
+use crate::signals;
 use crate::sink::{Finished, Outcome, Sink, SinkError};
 
 mod merge;
@@ -145,7 +150,7 @@ impl fmt::Debug for AtEnd {
 impl FileSink {
     /// Opens the first file and writes its start.
     ///
-    /// A named pipe is opened when it has a reader, and not before.
+    /// A named pipe is opened when it has a reader, and not before; a signal ends the wait for one.
     pub fn new(config: FileConfig) -> Result<Self, FileError> {
         let target = match &config.destination {
             Destination::Stdout => stream(standard_output()?, "standard output", config.rotation)?,
@@ -318,12 +323,33 @@ fn target(path: &Path, rotation: Rotation) -> Result<Target, FileError> {
         files.open()?;
         return Ok(Target::Files(files));
     }
-    let file = File::create(path).map_err(|cause| failure("opening", path.display(), cause))?;
+    let file = create(path).map_err(|cause| failure("opening", path.display(), cause))?;
     if file.metadata().is_ok_and(|metadata| metadata.is_file()) {
         let files = Files::new(names, false).with_open(file, path.to_owned());
         return Ok(Target::Files(files));
     }
     stream(file, &path.display().to_string(), rotation)
+}
+
+/// Opens a file, empty, or whatever else the path names.
+fn create(path: &Path) -> io::Result<File> {
+    if !fs::metadata(path).is_ok_and(|known| known.file_type().is_fifo()) {
+        return File::create(path);
+    }
+    let no_reader = |error: &io::Error| error.raw_os_error() == Some(Errno::ENXIO as i32);
+    loop {
+        let opened = File::options()
+            .write(true)
+            .custom_flags(OFlag::O_NONBLOCK.bits())
+            .open(path);
+        match opened {
+            Err(error) if no_reader(&error) && signals::stop_came() => {
+                return Err(io::Error::other("interrupted before it had a reader"));
+            }
+            Err(error) if no_reader(&error) => thread::sleep(LOOK),
+            answer => return answer,
+        }
+    }
 }
 
 fn stream(file: File, name: &str, rotation: Rotation) -> Result<Target, FileError> {

@@ -21,6 +21,7 @@ use std::ops::ControlFlow;
 use std::os::fd::AsFd;
 use std::time::{Duration, Instant};
 
+use nix::net::if_::if_nametoindex;
 use nix::poll::{PollFd, PollFlags, ppoll};
 use nix::sys::time::TimeSpec;
 use pcap::{Active, BreakLoop, Capture, PacketHeader};
@@ -180,11 +181,19 @@ impl PcapSource {
     }
 
     /// Tells a link that is down, or a device that is gone, from a fault.
+    ///
+    /// A device that is renamed is gone: libpcap asks after it by its name, and refuses all else.
     fn fault(&mut self, cause: pcap::Error) -> Result<Burst, SourceError> {
         if !matches!(self.phase, Phase::Running) {
             return self.idle();
         }
         self.look();
+        let named = if_nametoindex(self.interface.as_str())
+            .ok()
+            .map(i32::try_from);
+        if self.index.is_some_and(|index| named != Some(Ok(index))) {
+            self.lose();
+        }
         if self.link != Link::Up {
             return self.idle();
         }
@@ -201,8 +210,15 @@ impl PcapSource {
         let Ok(link) = socket::link(self.capture.as_fd(), index) else {
             return;
         };
-        self.link = link;
-        if link == Link::Gone && matches!(self.phase, Phase::Running) {
+        match link {
+            Link::Gone => self.lose(),
+            other => self.link = other,
+        }
+    }
+
+    fn lose(&mut self) {
+        self.link = Link::Gone;
+        if matches!(self.phase, Phase::Running) {
             let since = Instant::now();
             self.phase = Phase::Leaving { since, gone: true };
         }

@@ -19,6 +19,7 @@ use rdkafka_sys::rd_kafka_resp_err_t as Code;
 use crate::kafka::BrokerAddress;
 use crate::kafka::settings::{ProducerSettings, Settings, SettingsError};
 use crate::record::Encoding;
+use crate::signals;
 
 use super::LibrdkafkaSink;
 use super::client::ClientError;
@@ -26,6 +27,9 @@ use super::log::Log;
 
 /// A topic that was just made may be unknown to some brokers for a moment.
 const PROPAGATION: Duration = Duration::from_secs(1);
+
+/// The longest that one question waits: within this a signal ends the asking.
+const LONGEST_QUESTION: Duration = Duration::from_secs(2);
 
 /// The most that the broker is asked for its limit: it may take its time, or forbid the question.
 const LIMIT_ANSWER: Duration = Duration::from_secs(3);
@@ -71,6 +75,12 @@ pub enum ConnectError {
     Unreachable {
         /// How long they were asked.
         limit: Duration,
+        /// Every broker, with what is known of it.
+        troubles: Vec<Trouble>,
+    },
+    /// A signal came first.
+    #[error("interrupted while waiting for the first answer of {}", list(.troubles))]
+    Interrupted {
         /// Every broker, with what is known of it.
         troubles: Vec<Trouble>,
     },
@@ -367,7 +377,7 @@ pub(crate) fn first_answer(
     loop {
         let left = end.saturating_duration_since(Instant::now());
         let answer = client.ask(topic, left.min(patience));
-        patience = (patience * 2).min(limit);
+        patience = (patience * 2).min(LONGEST_QUESTION);
         for _ in 0..=written.len() {
             client.serve(Duration::from_millis(1));
         }
@@ -385,6 +395,10 @@ pub(crate) fn first_answer(
                     std::thread::sleep(Duration::from_millis(100));
                 }
             },
+            Err(_) if signals::stop_came() => {
+                let troubles = known(said, written);
+                return Err(ConnectError::Interrupted { troubles });
+            }
             Err(_) => give_up(said, written, is_over, limit)?,
         }
     }
@@ -443,6 +457,12 @@ fn give_up(
             troubles: untrusted,
         });
     }
+    let troubles = known(said, written);
+    Err(ConnectError::Unreachable { limit, troubles })
+}
+
+/// Every broker, with what it said or that it said nothing.
+fn known(said: &Said, written: &[BrokerAddress]) -> Vec<Trouble> {
     let mut troubles = said.troubles(None);
     for broker in written.iter().map(ToString::to_string) {
         if !troubles.iter().any(|trouble| trouble.broker == broker) {
@@ -452,7 +472,7 @@ fn give_up(
             });
         }
     }
-    Err(ConnectError::Unreachable { limit, troubles })
+    troubles
 }
 
 /// The topic's `max.message.bytes`, where we may ask for it.
