@@ -49,7 +49,7 @@ impl Inputs {
         match (config.mode, reason) {
             (Mode::Pcap, _) => self.pcap(Some(&nic), config, interfaces),
             (Mode::Auto, Some(reason)) => {
-                info!("capturing through libpcap: {reason}");
+                info!("no AF_XDP: {reason}");
                 self.pcap(Some(&nic), config, interfaces)
             }
             (Mode::Auto, None) => match self.xdp(&nic, config, interfaces) {
@@ -57,7 +57,7 @@ impl Inputs {
                     let cause = std::error::Error::source(&error).map(ToString::to_string);
                     warn!(
                         cause,
-                        "capturing through libpcap, AF_XDP is refused: {error}"
+                        "no AF_XDP, it is refused: {error}"
                     );
                     self.pcap(Some(&nic), config, interfaces)
                 }
@@ -208,6 +208,7 @@ impl Inputs {
             ..PcapOptions::new(name)
         };
         let source = PcapSource::open(&options, interfaces)?;
+        info!(interface = name, mode = "pcap", "capturing through libpcap");
         self.add(Feed::Pcap(Box::new(source)), name, Means::Pcap);
         let prepared = self.prepared.last_mut().expect("one was added just now");
         prepared.live = true;
