@@ -55,10 +55,7 @@ impl Inputs {
             (Mode::Auto, None) => match self.xdp(&nic, config, interfaces) {
                 Err(error @ (InputError::Xdp(_) | InputError::Xsk(_))) => {
                     let cause = std::error::Error::source(&error).map(ToString::to_string);
-                    warn!(
-                        cause,
-                        "no AF_XDP, it is refused: {error}"
-                    );
+                    warn!(cause, "no AF_XDP, it is refused: {error}");
                     self.pcap(Some(&nic), config, interfaces)
                 }
                 answer => answer,
