@@ -49,16 +49,13 @@ impl Inputs {
         match (config.mode, reason) {
             (Mode::Pcap, _) => self.pcap(Some(&nic), config, interfaces),
             (Mode::Auto, Some(reason)) => {
-                info!("capturing through libpcap: {reason}");
+                info!("no AF_XDP: {reason}");
                 self.pcap(Some(&nic), config, interfaces)
             }
             (Mode::Auto, None) => match self.xdp(&nic, config, interfaces) {
                 Err(error @ (InputError::Xdp(_) | InputError::Xsk(_))) => {
                     let cause = std::error::Error::source(&error).map(ToString::to_string);
-                    warn!(
-                        cause,
-                        "capturing through libpcap, AF_XDP is refused: {error}"
-                    );
+                    warn!(cause, "no AF_XDP, it is refused: {error}");
                     self.pcap(Some(&nic), config, interfaces)
                 }
                 answer => answer,
@@ -208,6 +205,7 @@ impl Inputs {
             ..PcapOptions::new(name)
         };
         let source = PcapSource::open(&options, interfaces)?;
+        info!(interface = name, mode = "pcap", "capturing through libpcap");
         self.add(Feed::Pcap(Box::new(source)), name, Means::Pcap);
         let prepared = self.prepared.last_mut().expect("one was added just now");
         prepared.live = true;

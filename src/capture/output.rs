@@ -24,6 +24,9 @@ use super::pipeline::{self, Rings, Shared};
 /// How long the brokers may take for their first answer.
 const CONNECT: Duration = Duration::from_secs(15);
 
+/// The least time that a file sink waits for a slow worker to merge its packets in.
+const PATIENCE: Duration = Duration::from_secs(1);
+
 /// Why a sink was refused.
 #[derive(Debug, thiserror::Error)]
 pub enum OutputError {
@@ -172,6 +175,7 @@ pub(super) fn open(
                 totals: totals(interfaces.clone(), board.clone()),
                 queues: queues.to_vec(),
                 hold: (config.batches / 2).max(1),
+                patience: PATIENCE.max(config.linger.saturating_mul(20)),
                 at_end: Arc::new(move || asked.ask()),
             })?;
             Ok(Sinks::File(Box::new(sink)))

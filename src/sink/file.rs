@@ -76,6 +76,10 @@ pub struct FileConfig {
     /// The most batches of one worker that are held back to be merged; at least 1. To be less than the
     /// worker owns, or it has none left to fill.
     pub hold: usize,
+    /// How long a batch waits for the promises of other workers: many times the age at which a worker hands
+    /// a batch over. A worker that is later than this stands still, and the reader of a pipe should not
+    /// stand with it.
+    pub patience: Duration,
     /// Called once, by the sink's thread, when the last file of `-G` with `-W` is over: capture is to
     /// end. Whatever is still under way goes into that file.
     pub at_end: Arc<dyn Fn() + Send + Sync>,
@@ -159,7 +163,7 @@ impl FileSink {
             interfaces: config.interfaces,
         };
         Ok(Self {
-            merge: Merge::new(config.queues, config.hold),
+            merge: Merge::new(config.queues, config.hold, config.patience),
             output: Output::new(style, config.totals, target)?,
             done: Vec::new(),
             ended: false,

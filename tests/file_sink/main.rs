@@ -60,6 +60,7 @@ fn config(path: &Path, queues: usize) -> FileConfig {
         totals: Arc::new(|_| None),
         queues: (0..queues).map(|_| Arc::default()).collect(),
         hold: 1_000,
+        patience: Duration::from_secs(3_600),
         at_end: Arc::new(|| ()),
     }
 }

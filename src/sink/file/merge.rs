@@ -15,12 +15,6 @@ use crate::counters::{Failed, QueueCounters, QueueState};
 use crate::packet::Timestamp;
 use crate::sink::{Finished, Outcome};
 
-/// How long a batch waits for the promises of other workers.
-///
-/// Twenty times the age at which a worker hands a batch over: a worker that is later than this stands
-/// still, and the reader of a pipe should not stand with it.
-const PATIENCE: Duration = Duration::from_secs(1);
-
 /// Where a record came from: a worker, and a batch by its place among those held of that worker.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) struct Place {
@@ -102,12 +96,14 @@ impl Lane {
 pub(super) struct Merge {
     lanes: Vec<Lane>,
     hold: usize,
+    patience: Duration,
     newest: u64,
 }
 
 impl Merge {
-    /// Merges the batches of these workers, by owner number; at most `hold` of each are held back.
-    pub(super) fn new(queues: Vec<Arc<QueueCounters>>, hold: usize) -> Self {
+    /// Merges the batches of these workers, by owner number; at most `hold` of each are held back, and none
+    /// for longer than `patience`.
+    pub(super) fn new(queues: Vec<Arc<QueueCounters>>, hold: usize, patience: Duration) -> Self {
         let lane = |counters| Lane {
             counters,
             taken: 0,
@@ -119,6 +115,7 @@ impl Merge {
         Self {
             lanes: queues.into_iter().map(lane).collect(),
             hold: hold.max(1),
+            patience,
             newest: 0,
         }
     }
@@ -178,7 +175,7 @@ impl Merge {
                 continue;
             };
             forced |= lane.held.len() - lane.reading >= self.hold;
-            forced |= now.saturating_duration_since(held.since) >= PATIENCE;
+            forced |= now.saturating_duration_since(held.since) >= self.patience;
             match oldest {
                 Some((_, time)) if time <= lane.head => bound = bound.min(lane.head),
                 _ => {
@@ -294,6 +291,8 @@ mod tests {
     use crate::packet::{Clock, LinkType, Packet};
     use crate::record::{Encoding, KeyTime, RecordTime};
 
+    const PATIENCE: Duration = Duration::from_secs(3_600);
+
     const ENCODING: Encoding = Encoding {
         key_time: KeyTime::Micros,
         record_time: RecordTime::Packet,
@@ -351,7 +350,7 @@ mod tests {
 
     #[test]
     fn the_records_of_a_single_worker_pass_as_they_are() {
-        let mut merge = Merge::new(queues(1), 4);
+        let mut merge = Merge::new(queues(1), 4, PATIENCE);
         let now = Instant::now();
         merge.push(batch(0, &[5, 3, 9]), now);
         let mut out = Vec::new();
@@ -363,7 +362,7 @@ mod tests {
     #[test]
     fn a_record_waits_for_the_promise_of_the_other_worker() {
         let queues = queues(2);
-        let mut merge = Merge::new(queues.clone(), 4);
+        let mut merge = Merge::new(queues.clone(), 4, PATIENCE);
         let now = Instant::now();
         let mut out = Vec::new();
         merge.push(batch(0, &[10, 20, 30]), now);
@@ -379,7 +378,7 @@ mod tests {
     #[test]
     fn a_promise_does_not_count_while_a_batch_is_on_its_way() {
         let queues = queues(2);
-        let mut merge = Merge::new(queues.clone(), 4);
+        let mut merge = Merge::new(queues.clone(), 4, PATIENCE);
         let now = Instant::now();
         let mut out = Vec::new();
         queues[1].handed_batches.add(1);
@@ -394,7 +393,7 @@ mod tests {
 
     #[test]
     fn a_batch_that_has_waited_too_long_goes_and_what_comes_then_is_late() {
-        let mut merge = Merge::new(queues(2), 4);
+        let mut merge = Merge::new(queues(2), 4, PATIENCE);
         let now = Instant::now();
         let mut out = Vec::new();
         merge.push(batch(0, &[10, 20]), now);
@@ -414,7 +413,7 @@ mod tests {
 
     #[test]
     fn a_worker_never_has_more_batches_held_than_agreed() {
-        let mut merge = Merge::new(queues(2), 2);
+        let mut merge = Merge::new(queues(2), 2, PATIENCE);
         let now = Instant::now();
         let mut out = Vec::new();
         merge.push(batch(0, &[9, 1]), now);
@@ -428,7 +427,7 @@ mod tests {
 
     #[test]
     fn what_is_given_up_is_counted_to_the_record() {
-        let mut merge = Merge::new(queues(2), 4);
+        let mut merge = Merge::new(queues(2), 4, PATIENCE);
         let now = Instant::now();
         merge.push(batch(0, &[1, 2, 3]), now);
         let mut place = None;
@@ -456,7 +455,7 @@ mod tests {
             steps in prop::collection::vec((0_usize..3, prop::collection::vec(0_u64..50, 1..8)), 1..60),
         ) {
             let queues = queues(3);
-            let mut merge = Merge::new(queues.clone(), usize::from(u16::MAX));
+            let mut merge = Merge::new(queues.clone(), usize::from(u16::MAX), PATIENCE);
             let now = Instant::now();
             let mut clocks = [0_u64; 3];
             let mut pushed = 0;

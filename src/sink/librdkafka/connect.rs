@@ -273,7 +273,9 @@ impl ClientContext for Said {
         let (broker, text) = split(reason);
         let code = match code {
             // A peer that hangs up in the handshake is filed under transport.
-            RDKafkaErrorCode::BrokerTransportFailure if text.starts_with("SSL") => {
+            RDKafkaErrorCode::BrokerTransportFailure
+                if text.starts_with("SSL") || text.contains("in state SSL_HANDSHAKE") =>
+            {
                 RDKafkaErrorCode::SSL
             }
             code => code,
