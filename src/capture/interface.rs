@@ -48,6 +48,10 @@ impl Inputs {
         let reason = nic.capture_only().and_then(|()| nic.free_for_xdp()).err();
         match (config.mode, reason) {
             (Mode::Pcap, _) => self.pcap(Some(&nic), config, interfaces),
+            (Mode::Auto, _) if config.direction == flags::Direction::Out => {
+                info!("capturing through libpcap: AF_XDP sees what arrives only (-Q out)");
+                self.pcap(Some(&nic), config, interfaces)
+            }
             (Mode::Auto, Some(reason)) => {
                 info!("no AF_XDP: {reason}");
                 self.pcap(Some(&nic), config, interfaces)
