@@ -356,6 +356,11 @@ fn refuse_strays(args: &CaptureArgs, input: &Input, output: &Output) -> Result<(
             "a Kafka sink (-k)",
         ),
     ];
+    if (args.mode, args.direction) == (Some(Mode::Xdp), Some(Direction::Out)) {
+        return Err(ConfigError::Contradiction(
+            "-Q out with --mode xdp: AF_XDP sees what arrives only; leave one of them out".into(),
+        ));
+    }
     let Some((_, key, where_)) = rules.iter().find(|(stray, ..)| *stray) else {
         return Ok(());
     };

@@ -58,6 +58,7 @@ fn values_that_break_a_rule_are_2_and_are_named_with_it() {
         ("-i lo --queues 1-x", &["queues = 1-x"]),
         ("-i lo --duration 0", &["duration = 0"]),
         ("-i lo --speed recorded", &["--speed", "-r"]),
+        ("-i lo --mode xdp -Q out", &["-Q out", "--mode xdp"]),
         (
             "-i lo --metrics=localhost",
             &["metrics = localhost", "127.0.0.1:9465"],

@@ -301,6 +301,17 @@ mod root {
     }
 
     #[test]
+    fn packets_that_leave_are_captured_through_libpcap() {
+        let wire = Wire::new();
+        let capture = Start::on(&wire, "-Q out -w {}/wire.pcapng").ready();
+        wire.generate("--size 60 -c 100 --pps 10000");
+        let ended = capture
+            .stop()
+            .saying(0, &["capturing through libpcap", "-Q out"]);
+        assert_eq!(count(&ended.ledger(), "/total/delivered"), 0, "all arrived");
+    }
+
+    #[test]
     fn a_missing_right_is_named() {
         let wire = Wire::new();
         for (mode, lacking, named) in [
