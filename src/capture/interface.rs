@@ -49,7 +49,7 @@ impl Inputs {
         match (config.mode, reason) {
             (Mode::Pcap, _) => self.pcap(Some(&nic), config, interfaces),
             (Mode::Auto, _) if config.direction == flags::Direction::Out => {
-                info!("capturing through libpcap: AF_XDP sees what arrives only (-Q out)");
+                info!("no AF_XDP: it sees what arrives only (-Q out)");
                 self.pcap(Some(&nic), config, interfaces)
             }
             (Mode::Auto, Some(reason)) => {
