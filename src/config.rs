@@ -14,6 +14,7 @@ use std::time::Duration;
 
 use crate::batch::{HEADER_LEN, RECORD_OVERHEAD};
 use crate::cli::capture::{CaptureArgs, Direction, Idle, KeyUnit, LogFormat, Mode, RecordClock};
+use crate::filter::Filter;
 use crate::kafka::SettingsError;
 use crate::packet::MAX_PACKET;
 use crate::record::{Encoding, KeyTime, RecordTime};
@@ -381,9 +382,13 @@ fn filter(args: &CaptureArgs) -> Result<Option<String>, ConfigError> {
         ));
     }
     if let Some(path) = &args.filter_file {
-        return std::fs::read_to_string(path)
-            .map(|text| Some(text.trim().to_owned()).filter(|text| !text.is_empty()))
-            .map_err(|cause| value("filter-file", path.display(), cause.to_string()));
+        return Filter::read_file(path)
+            .map(|text| Some(text).filter(|text| !text.is_empty()))
+            .map_err(|error| {
+                let cause =
+                    std::error::Error::source(&error).map_or_else(String::new, ToString::to_string);
+                value("filter-file", path.display(), cause)
+            });
     }
     let words = args.expression.join(" ");
     Ok(args
