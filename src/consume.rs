@@ -26,12 +26,12 @@ use rdkafka::error::{KafkaError, RDKafkaErrorCode};
 
 use crate::exit::Exit;
 use crate::filter::{FilterError, Filters};
+use crate::kafka::connect::ConnectError;
 use crate::kafka::{Settings, SettingsError};
 use crate::packet::LinkType;
 use crate::progress;
 use crate::record::KeyTime;
 use crate::signals;
-use crate::sink::librdkafka::ConnectError;
 
 pub use form::Form;
 pub use output::Destination;
@@ -182,9 +182,7 @@ impl ConsumeError {
     pub fn exit(&self) -> Exit {
         match self {
             Self::Settings(_) | Self::Filter(_) | Self::NoGroup | Self::Terminal => Exit::Usage,
-            Self::Connect(ConnectError::Settings(_) | ConnectError::TopicName { .. }) => {
-                Exit::Usage
-            }
+            Self::Connect(ConnectError::Settings(_) | ConnectError::TopicName(_)) => Exit::Usage,
             Self::Refused { code, .. } => match code {
                 RDKafkaErrorCode::TopicAuthorizationFailed
                 | RDKafkaErrorCode::GroupAuthorizationFailed => Exit::Setup,

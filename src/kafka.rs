@@ -1,10 +1,14 @@
-//! What ringtap knows of Kafka itself: addresses of brokers, and the settings of a client.
+//! What ringtap knows of Kafka itself: addresses of brokers, the settings of a client, a first connection.
 //!
 //! The rule: nothing here knows of packets. Producers and consumers of every kind take their settings
 //! from here, so that a key means the same wherever it is written.
 
 pub mod address;
+pub(crate) mod ask;
+pub mod connect;
+pub(crate) mod log;
 pub mod settings;
+pub mod topic;
 
 pub use address::BrokerAddress;
 pub use settings::{Settings, SettingsError};

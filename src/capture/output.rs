@@ -14,10 +14,11 @@ use crate::counters::QueueCounters;
 use crate::exit::Exit;
 use crate::format::write::{Format, InterfaceTotals};
 use crate::interfaces::Interfaces;
+use crate::kafka::connect::ConnectError;
 use crate::ledger::{Board, SinkKind};
 use crate::sink::discard::Discard;
 use crate::sink::file::{Destination, FileConfig, FileError, FileSink};
-use crate::sink::librdkafka::{Cluster, ConnectError, LibrdkafkaSink};
+use crate::sink::librdkafka::{Cluster, LibrdkafkaSink};
 
 use super::pipeline::{self, Rings, Shared};
 
@@ -48,7 +49,7 @@ impl OutputError {
     pub(super) fn exit(&self) -> Exit {
         match self {
             Self::File(FileError::Start(_)) => Exit::Setup,
-            Self::Connect(ConnectError::Settings(_) | ConnectError::TopicName { .. })
+            Self::Connect(ConnectError::Settings(_) | ConnectError::TopicName(_))
             | Self::File(_)
             | Self::Input(_) => Exit::Usage,
             Self::Connect(_) => Exit::Setup,

@@ -7,7 +7,7 @@ use std::path::PathBuf;
 
 use crate::cli::capture::{CaptureArgs, FileFormat};
 use crate::format::write::{Format, Fraction};
-use crate::kafka::Settings;
+use crate::kafka::{Settings, topic};
 use crate::sink::file::Rotation;
 
 use super::{ConfigError, Size, value};
@@ -62,10 +62,8 @@ pub(super) fn output(args: &CaptureArgs) -> Result<Output, ConfigError> {
         let (brokers, file) = (args.brokers.as_deref(), args.fastcapa_config.as_deref());
         let settings = Settings::gather(brokers, file, &args.set)?;
         settings.producer()?;
-        return Ok(Output::Kafka {
-            topic: checked_topic(topic)?,
-            settings,
-        });
+        topic::check(&topic).map_err(|error| value("topic", error.topic, topic::RULE))?;
+        return Ok(Output::Kafka { topic, settings });
     }
     if args.topic.is_some() || !args.set.is_empty() {
         return Err(ConfigError::Contradiction(
@@ -73,20 +71,6 @@ pub(super) fn output(args: &CaptureArgs) -> Result<Output, ConfigError> {
         ));
     }
     Ok(Output::File(file_output(args)?))
-}
-
-/// Checks a topic's name by Kafka's own rule (`org.apache.kafka.common.internals.Topic`).
-fn checked_topic(topic: String) -> Result<String, ConfigError> {
-    let legal = |c: char| c.is_ascii_alphanumeric() || matches!(c, '.' | '_' | '-');
-    let fits = (1..=249).contains(&topic.len()) && topic != "." && topic != "..";
-    if fits && topic.chars().all(legal) {
-        return Ok(topic);
-    }
-    Err(value(
-        "topic",
-        topic,
-        "1 to 249 letters, digits, `.`, `_` and `-`",
-    ))
 }
 
 fn file_output(args: &CaptureArgs) -> Result<FileOutput, ConfigError> {

@@ -19,7 +19,8 @@ use super::position::Start;
 use super::stop::Stop;
 use super::{ConsumeError, Options};
 use crate::kafka::Settings;
-use crate::sink::librdkafka::{Asks, ConnectError, Said, first_answer, refused};
+use crate::kafka::ask::{Asks, Said, first_answer, refused};
+use crate::kafka::connect::ConnectError;
 
 /// How long the brokers may take for their first answer, and for each question after it.
 const ANSWER: Duration = Duration::from_secs(15);

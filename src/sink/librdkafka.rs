@@ -9,7 +9,6 @@
 
 mod client;
 mod connect;
-mod log;
 mod outcome;
 mod slot;
 
@@ -27,15 +26,14 @@ use rdkafka::error::RDKafkaErrorCode;
 use rdkafka_sys::rd_kafka_resp_err_t as Code;
 
 use crate::batch::Batch;
+use crate::kafka::connect::{ClientError, ConnectError};
+use crate::kafka::log::Log;
 use crate::kafka::settings::ProducerSettings;
 use crate::record::{Encoding, RecordTime};
 use crate::sink::{Finished, Sink, SinkError};
 
-pub use client::ClientError;
 use client::{Client, Kind, Purge};
-pub(crate) use connect::{Asks, Said, first_answer, refused};
-pub use connect::{Cluster, ConnectError, Trouble};
-use log::Log;
+pub use connect::Cluster;
 use slot::Slot;
 
 /// The most batches the sink holds. librdkafka keeps about 190 bytes for each record it was lent; this

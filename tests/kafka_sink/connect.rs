@@ -5,7 +5,8 @@ use std::time::Duration;
 use rdkafka::mocking::MockCluster;
 use rdkafka::types::RDKafkaRespErr as Code;
 
-use ringtap::sink::librdkafka::{Cluster, ConnectError};
+use ringtap::kafka::connect::ConnectError;
+use ringtap::sink::librdkafka::Cluster;
 
 use crate::support::{PATIENCE, TIMED, settings};
 

@@ -7,7 +7,6 @@
 
 use std::ffi::{CStr, CString, c_char, c_int, c_void};
 use std::fmt;
-use std::io;
 use std::marker::PhantomData;
 use std::os::fd::{AsRawFd, BorrowedFd};
 use std::ptr::{self, NonNull};
@@ -22,6 +21,7 @@ use rdkafka_sys::bindings::rd_kafka_vu_s__bindgen_ty_1__bindgen_ty_2 as VuHeader
 use rdkafka_sys::rd_kafka_resp_err_t as Code;
 
 use crate::batch::Record;
+use crate::kafka::connect::ClientError;
 use crate::record::RecordInfo;
 
 /// The most records handed over in one call: their descriptions stay in the first-level cache.
@@ -37,20 +37,6 @@ pub(super) enum Purge {
     Queue,
     /// That, and what was sent and is not answered.
     All,
-}
-
-/// A client that librdkafka refuses to make.
-#[derive(Debug, thiserror::Error)]
-#[error("librdkafka refuses these settings: {said}")]
-pub struct ClientError {
-    /// What librdkafka says of it.
-    pub said: String,
-}
-
-impl From<ClientError> for io::Error {
-    fn from(error: ClientError) -> Self {
-        Self::other(error)
-    }
 }
 
 /// A librdkafka producer for one topic.

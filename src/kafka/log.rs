@@ -15,7 +15,7 @@ const DEBUG: i32 = 7;
 
 /// Passes lines on; shared by the clients of one capture, which all say the same.
 #[derive(Clone, Debug, Default)]
-pub(super) struct Log(Arc<Mutex<HashMap<String, Said>>>);
+pub(crate) struct Log(Arc<Mutex<HashMap<String, Said>>>);
 
 #[derive(Debug)]
 struct Said {
@@ -25,7 +25,7 @@ struct Said {
 
 impl Log {
     /// Writes one line of librdkafka, `level` as syslog counts.
-    pub(super) fn write(&self, level: i32, facility: &str, text: &str) {
+    pub(crate) fn write(&self, level: i32, facility: &str, text: &str) {
         if level >= DEBUG {
             tracing::debug!(target: "librdkafka", "{facility}: {text}");
             return;
