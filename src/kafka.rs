@@ -4,7 +4,13 @@
 //! from here, so that a key means the same wherever it is written.
 
 pub mod address;
+#[allow(dead_code, reason = "the native producer plugs it in")]
+mod sasl;
+#[allow(dead_code, reason = "the native producer plugs it in")]
+mod security;
 pub mod settings;
+#[allow(dead_code, reason = "the native producer plugs it in")]
+mod transport;
 
 pub use address::BrokerAddress;
 pub use settings::{Settings, SettingsError};
