@@ -7,8 +7,14 @@ pub mod address;
 pub(crate) mod ask;
 pub mod connect;
 pub(crate) mod log;
+#[allow(dead_code, reason = "the native producer plugs it in")]
+mod sasl;
+#[allow(dead_code, reason = "the native producer plugs it in")]
+mod security;
 pub mod settings;
 pub mod topic;
+#[allow(dead_code, reason = "the native producer plugs it in")]
+mod transport;
 
 pub use address::BrokerAddress;
 pub use settings::{Settings, SettingsError};

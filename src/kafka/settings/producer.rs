@@ -7,7 +7,7 @@ use std::path::PathBuf;
 
 use rdkafka::ClientConfig;
 
-use super::{Settings, SettingsError};
+use super::{Settings, SettingsError, is_true};
 
 /// How many acknowledgements a record needs.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -243,10 +243,6 @@ impl Settings {
                 .to_owned(),
         })
     }
-}
-
-fn is_true(value: &str) -> bool {
-    ["true", "t", "1"].contains(&value.to_lowercase().as_str())
 }
 
 fn acks(settings: &Settings) -> Result<Acks, SettingsError> {

@@ -1,0 +1,142 @@
+//! One byte stream to one broker: TCP, or TLS over it.
+//!
+//! The rule: nothing here waits. Every call does what can be done now; [`Transport::interest`] says what
+//! to poll for before the next one.
+
+pub(crate) mod socket;
+
+use std::io::{self, IoSlice, Read, Write};
+use std::net::{SocketAddr, TcpStream};
+use std::os::fd::{AsFd, BorrowedFd};
+
+use nix::poll::PollFlags;
+
+use super::security::Security;
+
+/// Why a connection does not come about, or is lost.
+#[derive(Debug, thiserror::Error)]
+pub(crate) enum TransportError {
+    /// No TCP connection comes about.
+    #[error("{0}")]
+    Unreachable(#[source] io::Error),
+    /// The connection broke.
+    #[error("{0}")]
+    Lost(#[source] io::Error),
+    /// No TLS connection comes about, or it broke.
+    #[error("{said}")]
+    Tls {
+        /// What is wrong, and with whose certificate.
+        said: String,
+    },
+}
+
+impl From<io::Error> for TransportError {
+    /// Takes out what [`Transport::read`] and the others put in; else the connection is lost.
+    fn from(error: io::Error) -> Self {
+        error.downcast::<Self>().unwrap_or_else(Self::Lost)
+    }
+}
+
+impl From<TransportError> for io::Error {
+    fn from(error: TransportError) -> Self {
+        match error {
+            TransportError::Unreachable(cause) | TransportError::Lost(cause) => cause,
+            tls @ TransportError::Tls { .. } => Self::other(tls),
+        }
+    }
+}
+
+/// How far a connection is.
+#[derive(Debug)]
+enum State {
+    /// TCP has not answered yet.
+    Connecting,
+    /// Application data flow as they are.
+    Plain,
+}
+
+/// A byte stream to a broker.
+///
+/// `write`, `flush` and `read` are for after [`establish`](Self::establish) has said true. An error of theirs
+/// is made a [`TransportError`] with `from`: with TLS 1.3 a broker refuses a client's certificate only
+/// after the handshake, and the first `read` tells of it.
+#[derive(Debug)]
+pub(crate) struct Transport {
+    stream: TcpStream,
+    state: State,
+}
+
+impl Transport {
+    /// Begins a connection to `address`; `host` is the name that the broker must prove with TLS.
+    pub(crate) fn connect(
+        address: SocketAddr,
+        host: &str,
+        security: &Security,
+    ) -> io::Result<Self> {
+        let _ = host;
+        let stream = security.socket().connect(address)?;
+        Ok(Self {
+            stream,
+            state: State::Connecting,
+        })
+    }
+
+    /// Goes on with the TCP connect and the TLS handshake; true once application data may flow.
+    pub(crate) fn establish(&mut self) -> Result<bool, TransportError> {
+        if matches!(self.state, State::Connecting) {
+            if !socket::is_connected(&self.stream).map_err(TransportError::Unreachable)? {
+                return Ok(false);
+            }
+            self.state = State::Plain;
+        }
+        Ok(true)
+    }
+
+    /// Writes as much of `parts` as the other end takes now; `WouldBlock` where that is nothing.
+    ///
+    /// With TLS, a part of what was taken may be held back: see [`flush`](Self::flush).
+    pub(crate) fn write(&mut self, parts: &[IoSlice<'_>]) -> io::Result<usize> {
+        retried(|| self.stream.write_vectored(parts))
+    }
+
+    /// Sends what is held back; true when nothing is.
+    pub(crate) fn flush(&mut self) -> io::Result<bool> {
+        Ok(true)
+    }
+
+    /// Reads what has come; 0 when the other end has closed, `WouldBlock` where nothing has come.
+    ///
+    /// Must be called until it says `WouldBlock` before polling again: with TLS, what has been
+    /// decrypted does not show on the socket any more.
+    pub(crate) fn read(&mut self, into: &mut [u8]) -> io::Result<usize> {
+        retried(|| self.stream.read(into))
+    }
+
+    /// What to poll the socket for, given whether the caller has something to write.
+    pub(crate) fn interest(&self, has_output: bool) -> PollFlags {
+        match self.state {
+            State::Connecting => PollFlags::POLLOUT,
+            State::Plain if has_output => PollFlags::POLLIN | PollFlags::POLLOUT,
+            State::Plain => PollFlags::POLLIN,
+        }
+    }
+}
+
+impl AsFd for Transport {
+    fn as_fd(&self) -> BorrowedFd<'_> {
+        self.stream.as_fd()
+    }
+}
+
+/// Calls again what a signal has interrupted.
+fn retried<T>(mut call: impl FnMut() -> io::Result<T>) -> io::Result<T> {
+    loop {
+        match call() {
+            Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
+            result => return result,
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests;
