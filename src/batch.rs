@@ -7,6 +7,7 @@
 //! few zigzag varints, an 8-byte key, the frame, and the headers.
 
 mod memory;
+mod piece;
 
 use std::fmt;
 use std::io;
@@ -74,6 +75,8 @@ impl Default for Seal {
 /// A record batch in memory of its own; filled by one worker, moved by rings, never copied.
 pub struct Batch {
     bytes: Memory,
+    /// No second record is written beyond this length.
+    limit: usize,
     len: usize,
     records: u32,
     base_time: i64,
@@ -112,6 +115,7 @@ impl Batch {
     fn over(bytes: Memory, owner: u16) -> Self {
         let now = Instant::now();
         Self {
+            limit: bytes.len(),
             bytes,
             len: HEADER_LEN,
             records: 0,
@@ -147,7 +151,12 @@ impl Batch {
     ) -> Result<usize, Full> {
         let whole = packet.len();
         let kept = whole.min(encoding.snaplen);
-        if self.bytes.len() - self.len < kept + RECORD_OVERHEAD {
+        let room = if self.records == 0 {
+            self.bytes.len()
+        } else {
+            self.limit
+        };
+        if room.saturating_sub(self.len) < kept + RECORD_OVERHEAD {
             return Err(Full);
         }
         let time = match encoding.record_time {
@@ -250,6 +259,11 @@ impl Batch {
         &self.bytes[..self.len]
     }
 
+    /// The whole batch as it was sealed last.
+    pub fn bytes(&self) -> &[u8] {
+        &self.bytes[..self.len]
+    }
+
     /// The records, in the order they were pushed.
     pub fn records(&self) -> Records<'_> {
         Records {
@@ -285,6 +299,16 @@ impl Batch {
     /// Its length in bytes as a Kafka record batch, header included.
     pub fn len(&self) -> usize {
         self.len
+    }
+
+    /// The bytes it has room for, header included.
+    pub fn capacity(&self) -> usize {
+        self.bytes.len()
+    }
+
+    /// Keeps it to `bytes`, as far as it holds more than one record.
+    pub fn limit(&mut self, bytes: usize) {
+        self.limit = bytes.min(self.bytes.len());
     }
 
     /// The worker it belongs to.
