@@ -4,17 +4,20 @@
 //! from here, so that a key means the same wherever it is written.
 
 pub mod address;
+mod answer;
 pub(crate) mod ask;
+pub(crate) mod client;
 pub mod connect;
+pub(crate) mod connection;
 pub(crate) mod log;
-#[allow(dead_code, reason = "the native producer plugs it in")]
+pub(crate) mod partition;
+pub(crate) mod request;
 mod sasl;
-#[allow(dead_code, reason = "the native producer plugs it in")]
-mod security;
+pub(crate) mod security;
 pub mod settings;
 pub mod topic;
-#[allow(dead_code, reason = "the native producer plugs it in")]
 mod transport;
+pub(crate) mod verdict;
 
 pub use address::BrokerAddress;
 pub use settings::{Settings, SettingsError};

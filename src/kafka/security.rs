@@ -48,3 +48,12 @@ impl Security {
         self.socket
     }
 }
+
+/// Whether the native producer knows this setting, by librdkafka's own name, with this value.
+pub(crate) fn understands(key: &str, value: &str) -> bool {
+    match key {
+        "security.protocol" => value.eq_ignore_ascii_case("plaintext"),
+        "socket.keepalive.enable" => true,
+        _ => false,
+    }
+}

@@ -5,6 +5,7 @@
 //! what it breaks and how to mend it. What is secret is never shown, in errors neither.
 
 mod known;
+mod native;
 mod producer;
 mod secret;
 #[cfg(test)]
@@ -24,6 +25,8 @@ use rdkafka::types::RDKafkaConfRes;
 use crate::kafka::address::{self, AddressError, BrokerAddress};
 
 use known::{Kind, Known};
+pub(crate) use native::NativeSettings;
+pub use native::NotNative;
 pub use producer::{Acks, ProducerSettings};
 pub use secret::Redacted;
 
@@ -298,6 +301,11 @@ impl Settings {
             .map(|made| made.value.as_str())
     }
 
+    /// Whether `key` is true, as librdkafka reads it; `default` where it is not made.
+    pub(crate) fn flag(&self, key: &str, default: bool) -> bool {
+        self.get(key).map_or(default, is_true)
+    }
+
     /// One setting as it was written, `key=value`, without what is secret.
     pub fn redact(text: &str) -> String {
         match text.split_once('=') {
@@ -495,6 +503,11 @@ fn missing(rule: &str) -> Option<String> {
         .iter()
         .find_map(|mark| rule.split_once(mark))
         .map(|(_, why)| why.to_owned())
+}
+
+/// Whether librdkafka reads a value as true.
+fn is_true(value: &str) -> bool {
+    ["true", "t", "1"].contains(&value.to_lowercase().as_str())
 }
 
 /// Whether `key` is a setting of the client and of no topic.
