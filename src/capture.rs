@@ -151,6 +151,7 @@ pub(crate) fn run_watched(config: &Config, watch: &mut dyn Watch) -> Result<Exit
     let names = inputs.names();
     let sinks = output::open(config, &queues, &interfaces, &board, names, &control)?;
     let publishers = sinks.publishers();
+    let config = &config.fitted(sinks.max_batch());
     let rings = Rings::new(workers, publishers, config.batches).map_err(system("the rings"))?;
     sinks
         .publish(&rings, &shared)

@@ -21,7 +21,7 @@ use crate::record::{Encoding, KeyTime, RecordTime};
 use crate::source::file::{Speed, SpeedError};
 use crate::source::synthetic::{Spec, SpecError};
 
-pub use output::{FileOutput, Output};
+pub use output::{FileOutput, Output, Producer};
 pub(crate) use units::number_list;
 pub use units::{Size, Span};
 
@@ -132,6 +132,8 @@ pub struct Config {
     pub(crate) keep_offloads: bool,
     /// Bytes of a batch.
     pub(crate) batch_size: usize,
+    /// The length beyond which no second record is written to a batch; at most `batch_size`.
+    pub(crate) batch_limit: usize,
     /// Batches per queue.
     pub(crate) batches: usize,
     /// The age at which a batch goes out.
@@ -241,6 +243,7 @@ impl Config {
             pcap_buffer: pcap_buffer(args.pcap_buffer)?,
             keep_offloads: args.keep_offloads,
             batch_size,
+            batch_limit: batch_size,
             batches,
             linger: args.linger.map_or(Duration::from_millis(50), Span::get),
             drain: seconds("drain", args.drain, 0.0)?.unwrap_or(Duration::from_secs(30)),
@@ -255,6 +258,21 @@ impl Config {
             quiet: args.quiet,
             print_every: None,
         })
+    }
+
+    /// The same for a sink that takes batches of at most `limit` bytes: with more batches, of fewer bytes.
+    ///
+    /// A batch goes on having room for the largest packet: whether a packet is too large, the sink says.
+    pub(crate) fn fitted(&self, limit: Option<usize>) -> Self {
+        let limit = limit.unwrap_or(self.batch_size).min(self.batch_size);
+        let least = self.encoding.snaplen + HEADER_LEN + RECORD_OVERHEAD;
+        let batch_size = limit.max(least).min(self.batch_size);
+        Self {
+            batch_size,
+            batch_limit: limit,
+            batches: self.buffer() / batch_size,
+            ..self.clone()
+        }
     }
 
     /// Bytes of all batches of a queue.

@@ -5,6 +5,7 @@
 
 pub mod discard;
 pub mod file;
+pub mod kafka;
 pub mod librdkafka;
 
 use std::io;

@@ -8,16 +8,18 @@ use std::time::Duration;
 
 use tracing::info;
 
-use crate::config::{Config, FileOutput, Input, Output};
+use crate::config::{Config, FileOutput, Input, Output, Producer};
 use crate::control::Control;
 use crate::counters::QueueCounters;
 use crate::exit::Exit;
 use crate::format::write::{Format, InterfaceTotals};
 use crate::interfaces::Interfaces;
 use crate::kafka::connect::ConnectError;
+use crate::kafka::settings::ProducerSettings;
 use crate::ledger::{Board, SinkKind};
 use crate::sink::discard::Discard;
 use crate::sink::file::{Destination, FileConfig, FileError, FileSink};
+use crate::sink::kafka::{self, KafkaSink};
 use crate::sink::librdkafka::{Cluster, LibrdkafkaSink};
 
 use super::pipeline::{self, Rings, Shared};
@@ -60,6 +62,10 @@ impl OutputError {
 /// The kind of sink that `config` names.
 pub(super) fn kind(config: &Config) -> SinkKind {
     match config.output {
+        Output::Kafka {
+            producer: Producer::Native { .. },
+            ..
+        } => SinkKind::Kafka,
         Output::Kafka { .. } => SinkKind::Librdkafka,
         Output::File(_) => SinkKind::File,
         Output::Discard => SinkKind::Discard,
@@ -93,6 +99,13 @@ pub(super) fn holds_one_link_type(config: &Config) -> bool {
 pub(super) enum Sinks {
     /// A capture file.
     File(Box<FileSink>),
+    /// A Kafka topic: each has partitions of its own.
+    Kafka {
+        /// One for each publisher.
+        sinks: Vec<KafkaSink>,
+        /// The most bytes of a batch.
+        max_batch: usize,
+    },
     /// A Kafka topic, through librdkafka: each has partitions of its own.
     Librdkafka(Vec<LibrdkafkaSink>),
     /// Nothing is kept.
@@ -103,8 +116,17 @@ impl Sinks {
     /// How many publishers they take.
     pub(super) fn publishers(&self) -> usize {
         match self {
+            Self::Kafka { sinks, .. } => sinks.len(),
             Self::Librdkafka(sinks) => sinks.len(),
             Self::File(_) | Self::Discard => 1,
+        }
+    }
+
+    /// The most bytes that a batch may have, where the sink knows.
+    pub(super) fn max_batch(&self) -> Option<usize> {
+        match self {
+            Self::Kafka { max_batch, .. } => Some(*max_batch),
+            Self::File(_) | Self::Librdkafka(_) | Self::Discard => None,
         }
     }
 
@@ -112,6 +134,7 @@ impl Sinks {
     pub(super) fn publish(self, rings: &Rings, shared: &Shared) -> std::io::Result<()> {
         match self {
             Self::File(sink) => pipeline::publish(vec![*sink], rings, shared),
+            Self::Kafka { sinks, .. } => pipeline::publish(sinks, rings, shared),
             Self::Librdkafka(sinks) => pipeline::publish(sinks, rings, shared),
             Self::Discard => pipeline::publish(vec![Discard::default()], rings, shared),
         }
@@ -128,30 +151,49 @@ pub(super) fn open(
     control: &Arc<Control>,
 ) -> Result<Sinks, OutputError> {
     match &config.output {
-        Output::Kafka { topic, settings } => {
+        Output::Kafka {
+            topic,
+            settings,
+            producer: Producer::Librdkafka { reason },
+            ..
+        } => {
             let cluster = Cluster::connect(settings, topic, CONNECT)?;
             let partitions = usize::try_from(cluster.partitions()).unwrap_or(1);
-            let publishers = queues.len().min(partitions).max(1);
-            for notice in cluster.settings().notices() {
-                info!("{notice}");
-            }
-            info!(
+            let start = Start {
                 topic,
                 partitions,
-                publishers,
-                brokers = cluster.brokers().len(),
-                "publishing through librdkafka"
-            );
-            if publishers < queues.len() {
-                info!(
-                    queues = queues.len(),
-                    "queues share partitions: batches of one partition may overlap in time by a linger"
-                );
-            }
+                brokers: cluster.brokers().len(),
+                queues: queues.len(),
+            };
+            start.say("publishing through librdkafka", reason, cluster.settings());
+            let publishers = start.publishers();
             let sinks = (0..publishers)
                 .map(|at| cluster.sink(cluster.share(at, publishers), &config.encoding))
                 .collect::<Result<_, _>>()?;
             Ok(Sinks::Librdkafka(sinks))
+        }
+        Output::Kafka {
+            topic,
+            settings,
+            producer: Producer::Native { reason },
+            create,
+        } => {
+            let cluster = kafka::Cluster::connect(settings, topic, *create, CONNECT)?;
+            let start = Start {
+                topic,
+                partitions: cluster.partitions(),
+                brokers: cluster.brokers().len(),
+                queues: queues.len(),
+            };
+            start.say("publishing natively", reason, cluster.settings());
+            let publishers = start.publishers();
+            let sinks = (0..publishers)
+                .map(|at| cluster.sink(at, publishers))
+                .collect::<Result<_, _>>()?;
+            Ok(Sinks::Kafka {
+                sinks,
+                max_batch: cluster.max_batch(),
+            })
         }
         Output::Discard => Ok(Sinks::Discard),
         Output::File(file) => {
@@ -180,6 +222,39 @@ pub(super) fn open(
                 at_end: Arc::new(move || asked.ask()),
             })?;
             Ok(Sinks::File(Box::new(sink)))
+        }
+    }
+}
+
+/// What is said of a topic at start.
+struct Start<'a> {
+    topic: &'a str,
+    partitions: usize,
+    brokers: usize,
+    queues: usize,
+}
+
+impl Start<'_> {
+    fn publishers(&self) -> usize {
+        self.queues.min(self.partitions).max(1)
+    }
+
+    fn say(&self, how: &str, reason: &str, settings: &ProducerSettings) {
+        for notice in settings.notices() {
+            info!("{notice}");
+        }
+        info!(
+            topic = self.topic,
+            partitions = self.partitions,
+            publishers = self.publishers(),
+            brokers = self.brokers,
+            "{how}: {reason}"
+        );
+        if self.publishers() < self.queues {
+            info!(
+                queues = self.queues,
+                "queues share partitions: batches of one partition may overlap in time by a linger"
+            );
         }
     }
 }

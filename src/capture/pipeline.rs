@@ -132,7 +132,7 @@ where
     let spent = rings.spent[post.worker].clone();
     let owner =
         u16::try_from(post.worker).map_err(|_| io::Error::other("65,536 workers at most"))?;
-    let (size, batches) = (config.batch_size, rings.batches);
+    let (size, batches, limit) = (config.batch_size, rings.batches, config.batch_limit);
     let Shared {
         control, events, ..
     } = shared.clone();
@@ -156,7 +156,8 @@ where
                 priority::set(priority::WORKER);
             }
             let run = || match Batch::pool(batches, size, owner) {
-                Ok(pool) => {
+                Ok(mut pool) => {
+                    pool.iter_mut().for_each(|batch| batch.limit(limit));
                     let filler = Filler::new(rules, counters.clone(), pool, ready, spent, latency);
                     Worker::new(source, filler, counters).run(&control)
                 }

@@ -111,6 +111,19 @@ pub enum SinkName {
     Discard,
 }
 
+/// What publishes to Kafka (`--producer`).
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, ValueEnum, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum ProducerName {
+    /// The native producer where it knows every setting, librdkafka else.
+    #[default]
+    Auto,
+    /// The native producer.
+    Native,
+    /// librdkafka.
+    Librdkafka,
+}
+
 /// The flags of `ringtap capture`, which are also the keys of its configuration file.
 #[derive(Args, Clone, Debug, Default, Serialize, Deserialize)]
 #[serde(rename_all = "kebab-case", deny_unknown_fields, default)]
@@ -210,6 +223,12 @@ pub struct CaptureArgs {
         help_heading = "Kafka"
     )]
     pub set: Vec<String>,
+    /// What publishes to Kafka [default: auto]
+    #[arg(long, value_name = "PRODUCER", help_heading = "Output")]
+    pub producer: Option<ProducerName>,
+    /// Make the topic where it is missing: PARTITIONS[:REPLICATION]
+    #[arg(long, value_name = "PARTITIONS[:REPLICATION]", help_heading = "Output")]
+    pub create_topic: Option<String>,
     /// Kafka settings in fastcapa's format
     #[arg(long, value_name = "FILE", value_hint = ValueHint::FilePath, help_heading = "Kafka")]
     pub fastcapa_config: Option<PathBuf>,

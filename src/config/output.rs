@@ -5,10 +5,11 @@
 use std::num::{NonZeroU32, NonZeroU64};
 use std::path::PathBuf;
 
-use crate::cli::capture::{CaptureArgs, FileFormat};
+use crate::cli::capture::{CaptureArgs, FileFormat, ProducerName};
 use crate::format::write::{Format, Fraction};
 use crate::kafka::{Settings, topic};
 use crate::sink::file::Rotation;
+use crate::sink::kafka::CreateTopic;
 
 use super::{ConfigError, Size, value};
 
@@ -23,6 +24,21 @@ pub struct FileOutput {
     pub rotation: Rotation,
 }
 
+/// What publishes to Kafka, and why.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Producer {
+    /// The native producer.
+    Native {
+        /// Why, for the log.
+        reason: String,
+    },
+    /// librdkafka.
+    Librdkafka {
+        /// Why, for the log.
+        reason: String,
+    },
+}
+
 /// Where batches go.
 #[derive(Clone, Debug)]
 pub enum Output {
@@ -32,6 +48,10 @@ pub enum Output {
         topic: String,
         /// Brokers and every other setting.
         settings: Settings,
+        /// What publishes.
+        producer: Producer,
+        /// The topic is made like this where it is missing.
+        create: Option<CreateTopic>,
     },
     /// A capture file.
     File(FileOutput),
@@ -63,7 +83,21 @@ pub(super) fn output(args: &CaptureArgs) -> Result<Output, ConfigError> {
         let settings = Settings::gather(brokers, file, &args.set)?;
         settings.producer()?;
         topic::check(&topic).map_err(|error| value("topic", error.topic, topic::RULE))?;
-        return Ok(Output::Kafka { topic, settings });
+        let producer = choose(args.producer.unwrap_or_default(), &settings)?;
+        let create = args.create_topic.as_deref().map(create_topic).transpose()?;
+        if create.is_some() && matches!(producer, Producer::Librdkafka { .. }) {
+            return Err(ConfigError::Contradiction(
+                "--create-topic needs the native producer: make the topic beforehand, or set \
+                 -X allow.auto.create.topics=true"
+                    .into(),
+            ));
+        }
+        return Ok(Output::Kafka {
+            topic,
+            settings,
+            producer,
+            create,
+        });
     }
     if args.topic.is_some() || !args.set.is_empty() {
         return Err(ConfigError::Contradiction(
@@ -71,6 +105,49 @@ pub(super) fn output(args: &CaptureArgs) -> Result<Output, ConfigError> {
         ));
     }
     Ok(Output::File(file_output(args)?))
+}
+
+/// The producer that `named` means with these settings.
+fn choose(named: ProducerName, settings: &Settings) -> Result<Producer, ConfigError> {
+    let reason = |text: &str| text.to_owned();
+    match (named, settings.not_native()) {
+        (ProducerName::Librdkafka, _) => Ok(Producer::Librdkafka {
+            reason: reason("--producer librdkafka"),
+        }),
+        (ProducerName::Native, None) => Ok(Producer::Native {
+            reason: reason("--producer native"),
+        }),
+        (ProducerName::Auto, None) => Ok(Producer::Native {
+            reason: reason("it knows every setting"),
+        }),
+        (ProducerName::Auto, Some(unknown)) => Ok(Producer::Librdkafka {
+            reason: unknown.to_string(),
+        }),
+        (ProducerName::Native, Some(unknown)) => Err(ConfigError::Contradiction(format!(
+            "--producer native: {unknown}; leave the setting out, or leave the choice to --producer auto"
+        ))),
+    }
+}
+
+/// Reads `PARTITIONS[:REPLICATION]`.
+fn create_topic(text: &str) -> Result<CreateTopic, ConfigError> {
+    let refused = || {
+        let rule = "PARTITIONS[:REPLICATION], each at least 1, such as 8:3";
+        value("create-topic", text, rule)
+    };
+    let (partitions, replication) = match text.split_once(':') {
+        Some((partitions, replication)) => (partitions, Some(replication)),
+        None => (text, None),
+    };
+    let partitions = partitions.parse().ok().filter(|count| *count >= 1);
+    let replication = match replication {
+        None => Some(-1),
+        Some(count) => count.parse().ok().filter(|count| *count >= 1),
+    };
+    Ok(CreateTopic {
+        partitions: partitions.ok_or_else(refused)?,
+        replication: replication.ok_or_else(refused)?,
+    })
 }
 
 fn file_output(args: &CaptureArgs) -> Result<FileOutput, ConfigError> {
