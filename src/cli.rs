@@ -6,6 +6,7 @@ pub mod capture;
 pub mod consume;
 pub mod doctor;
 pub mod generate;
+pub mod kafka;
 mod manual;
 pub mod pycapa;
 pub mod verify;

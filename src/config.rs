@@ -367,8 +367,16 @@ fn refuse_strays(args: &CaptureArgs, input: &Input, output: &Output) -> Result<(
             "--record-headers",
             "a Kafka sink (-k)",
         ),
-        (args.topic.is_some() && !kafka, "-t", "a Kafka sink (-k)"),
-        (!args.set.is_empty() && !kafka, "-X", "a Kafka sink (-k)"),
+        (
+            args.kafka.topic.is_some() && !kafka,
+            "-t",
+            "a Kafka sink (-k)",
+        ),
+        (
+            !args.kafka.set.is_empty() && !kafka,
+            "-X",
+            "a Kafka sink (-k)",
+        ),
         (
             args.fastcapa_config.is_some() && !kafka,
             "--fastcapa-config",

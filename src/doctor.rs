@@ -8,22 +8,11 @@ mod kafka;
 mod report;
 mod system;
 
+use crate::cli::capture::Mode;
 use crate::nic::Nic;
 use crate::nic::offload;
 
 pub use crate::doctor::report::{Check, Report, Status};
-
-/// The way packets are to be taken.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, clap::ValueEnum)]
-pub enum Mode {
-    /// AF_XDP where that cannot cut the host off, libpcap elsewhere.
-    #[default]
-    Auto,
-    /// AF_XDP.
-    Xdp,
-    /// libpcap.
-    Pcap,
-}
 
 /// A topic and how to reach it.
 #[derive(Clone)]

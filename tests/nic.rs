@@ -13,7 +13,8 @@ mod root {
     use nix::sched::{CloneFlags, setns};
     use nix::sys::signal::{Signal, kill};
     use nix::unistd::Pid;
-    use ringtap::doctor::{self, Mode, Question, Status};
+    use ringtap::cli::capture::Mode;
+    use ringtap::doctor::{self, Question, Status};
     use ringtap::nic::link::LinkWatch;
     use ringtap::nic::offload::{self, Offload, OffloadError, Offloads};
     use ringtap::nic::table::list_table;

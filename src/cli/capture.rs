@@ -11,6 +11,7 @@ use std::io::{self, Write};
 
 use crate::capture::{self, CaptureError};
 use crate::cli::complain;
+use crate::cli::kafka::KafkaArgs;
 use crate::config::{Config, Size, Span};
 use crate::exit::Exit;
 use crate::kafka::Settings;
@@ -126,7 +127,7 @@ pub enum ProducerName {
 
 /// The flags of `ringtap capture`, which are also the keys of its configuration file.
 #[derive(Args, Clone, Debug, Default, Serialize, Deserialize)]
-#[serde(rename_all = "kebab-case", deny_unknown_fields, default)]
+#[serde(rename_all = "kebab-case", default)]
 pub struct CaptureArgs {
     /// Interface to capture on, by name or altname; repeatable
     #[arg(short = 'i', long, value_name = "IF", help_heading = "Input")]
@@ -209,25 +210,19 @@ pub struct CaptureArgs {
     #[arg(long, value_name = "SECS", help_heading = "Batches")]
     pub drain: Option<f64>,
 
-    /// Kafka brokers, HOST:PORT[,HOST:PORT...]
-    #[arg(short = 'k', long, value_name = "BROKERS", help_heading = "Kafka")]
-    pub brokers: Option<String>,
-    /// Kafka topic [default: pcap]
-    #[arg(short = 't', long, value_name = "TOPIC", help_heading = "Kafka")]
-    pub topic: Option<String>,
-    /// Kafka setting under librdkafka's name, KEY=VALUE; repeatable
-    #[arg(
-        short = 'X',
-        long = "set",
-        value_name = "KEY=VALUE",
-        help_heading = "Kafka"
-    )]
-    pub set: Vec<String>,
+    /// Brokers, topic and settings.
+    #[command(flatten)]
+    #[serde(flatten, skip_deserializing)]
+    pub kafka: KafkaArgs,
     /// What publishes to Kafka [default: auto]
-    #[arg(long, value_name = "PRODUCER", help_heading = "Output")]
+    #[arg(long, value_name = "PRODUCER", help_heading = "Kafka")]
     pub producer: Option<ProducerName>,
     /// Make the topic where it is missing: PARTITIONS[:REPLICATION]
-    #[arg(long, value_name = "PARTITIONS[:REPLICATION]", help_heading = "Output")]
+    #[arg(
+        long,
+        value_name = "PARTITIONS[:REPLICATION]",
+        help_heading = "Kafka"
+    )]
     pub create_topic: Option<String>,
     /// Kafka settings in fastcapa's format
     #[arg(long, value_name = "FILE", value_hint = ValueHint::FilePath, help_heading = "Kafka")]

@@ -8,6 +8,7 @@ use clap::{ArgAction, Args, ValueHint};
 
 use crate::cli::capture::{FileFormat, KeyUnit, LogFormat};
 use crate::cli::complain;
+use crate::cli::kafka::KafkaArgs;
 use crate::config::number_list;
 use crate::consume::{
     self, ConsumeError, Destination, Form, Moment, Options, Start, Window, refuse_terminal,
@@ -22,18 +23,9 @@ use crate::record::KeyTime;
 /// The flags of `ringtap consume`.
 #[derive(Args, Clone, Debug)]
 pub struct ConsumeArgs {
-    /// Kafka brokers, HOST:PORT[,HOST:PORT...]
-    #[arg(short = 'k', long, value_name = "BROKERS", help_heading = "Kafka")]
-    pub brokers: Option<String>,
-    /// Kafka topic
-    #[arg(
-        short = 't',
-        long,
-        value_name = "TOPIC",
-        default_value = "pcap",
-        help_heading = "Kafka"
-    )]
-    pub topic: String,
+    /// Brokers, topic and settings.
+    #[command(flatten)]
+    pub kafka: KafkaArgs,
     /// Partitions, as 0,2-3 [default: all]
     #[arg(short = 'p', long, value_name = "LIST", help_heading = "Kafka")]
     pub partition: Option<String>,
@@ -50,14 +42,6 @@ pub struct ConsumeArgs {
     /// Group whose offsets are stored, after what was read is written
     #[arg(short = 'G', long, value_name = "GROUP", help_heading = "Kafka")]
     pub group: Option<String>,
-    /// Kafka setting under librdkafka's name, KEY=VALUE; repeatable
-    #[arg(
-        short = 'X',
-        long = "set",
-        value_name = "KEY=VALUE",
-        help_heading = "Kafka"
-    )]
-    pub set: Vec<String>,
     /// Unit of the time in the record key
     #[arg(long, value_enum, default_value = "us", help_heading = "Kafka")]
     pub key_time: KeyUnit,
@@ -129,11 +113,11 @@ pub struct ConsumeArgs {
 impl ConsumeArgs {
     /// Checks every value.
     fn options(&self) -> Result<Options, UsageError> {
-        let mut set = self.set.clone();
+        let mut set = self.kafka.set.clone();
         if let Some(group) = &self.group {
             set.push(format!("group.id={group}"));
         }
-        let settings = Settings::gather(self.brokers.as_deref(), None, &set)
+        let settings = Settings::gather(self.kafka.brokers.as_deref(), None, &set)
             .map_err(ConsumeError::Settings)?;
         let window = Window {
             from: self.from.map(|Moment(time)| time),
@@ -184,7 +168,7 @@ impl ConsumeArgs {
             filter: self.filter()?,
             sort: self.sort,
             summary: !self.quiet,
-            ..Options::new(settings, &self.topic)
+            ..Options::new(settings, self.kafka.topic())
         })
     }
 

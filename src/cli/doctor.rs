@@ -6,16 +6,20 @@ use std::io::{self, IsTerminal, Write};
 
 use clap::Args;
 
+use crate::cli::capture::Mode;
 use crate::cli::complain;
-use crate::doctor::{self, Kafka, Mode, Question};
+use crate::cli::kafka::KafkaArgs;
+use crate::doctor::{self, Kafka, Question};
 use crate::exit::Exit;
-use crate::kafka::Settings;
+use crate::kafka::{Settings, SettingsError};
 
 /// Runs `ringtap doctor`.
 pub(super) fn run(args: &DoctorArgs) -> Exit {
-    let settings = match &args.brokers {
-        Some(brokers) => Settings::gather(Some(brokers), None, &args.settings),
-        None => Ok(Settings::new()),
+    let kafka = &args.kafka;
+    let settings = match kafka.names_brokers() {
+        true => Settings::gather(kafka.brokers.as_deref(), None, &kafka.set),
+        false if kafka.topic.is_none() && kafka.set.is_empty() => Ok(Settings::new()),
+        false => Err(SettingsError::NoBroker),
     };
     let settings = match settings {
         Ok(settings) => settings,
@@ -49,27 +53,9 @@ pub struct DoctorArgs {
     #[arg(long, value_enum, default_value_t)]
     pub mode: Mode,
 
-    /// Also look at these Kafka brokers
-    #[arg(
-        short = 'k',
-        long = "brokers",
-        value_name = "HOST:PORT,…",
-        requires = "topic"
-    )]
-    pub brokers: Option<String>,
-
-    /// The topic the packets are to go to
-    #[arg(
-        short = 't',
-        long = "topic",
-        value_name = "TOPIC",
-        requires = "brokers"
-    )]
-    pub topic: Option<String>,
-
-    /// A setting of librdkafka, for rights and encryption
-    #[arg(short = 'X', value_name = "KEY=VALUE", requires = "brokers")]
-    pub settings: Vec<String>,
+    /// Also look at these brokers and this topic.
+    #[command(flatten)]
+    pub kafka: KafkaArgs,
 
     /// Switch on again the offloads that a killed sensor left off
     #[arg(long, conflicts_with_all = ["brokers", "mode"])]
@@ -108,8 +94,10 @@ impl DoctorArgs {
     }
 
     fn question(&self, settings: Vec<(String, String)>) -> Question {
-        let topic = self.topic.clone().filter(|_| self.brokers.is_some());
-        let kafka = topic.map(|topic| Kafka { settings, topic });
+        let kafka = self.kafka.names_brokers().then(|| Kafka {
+            settings,
+            topic: self.kafka.topic().to_owned(),
+        });
         Question {
             interfaces: self.interfaces.clone(),
             mode: self.mode,

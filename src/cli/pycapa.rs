@@ -14,6 +14,7 @@ use tracing::level_filters::LevelFilter;
 
 use crate::cli::capture::{CaptureArgs, LogFormat, Mode};
 use crate::cli::complain;
+use crate::cli::kafka::{KafkaArgs, is_brokers};
 use crate::config::{Config, ConfigError};
 use crate::consume::{Form, Options, Start};
 use crate::exit::Exit;
@@ -158,9 +159,10 @@ fn translate_word(word: &OsString) -> OsString {
 
 impl PycapaArgs {
     fn task(&self) -> Result<Task, UsageError> {
-        // pycapa looks for the consumer first.
+        // pycapa, asked for both, wants what a producer needs, and then consumes.
         match (self.consumer, self.producer) {
-            (true, _) => self.consume(),
+            (true, false) => self.consume(),
+            (true, true) => self.produce().and_then(|_| self.consume()),
             (false, true) => self.produce(),
             (false, false) => Err(UsageError::NoMode),
         }
@@ -182,9 +184,11 @@ impl PycapaArgs {
             mode: Some(Mode::Pcap),
             snaplen: Some(self.snaplen.min(DEFAULT_SNAPLEN)),
             count: positive(self.max_packets).map(NonZeroU64::get),
-            brokers: self.brokers().map(str::to_owned),
-            topic: Some(topic),
-            set,
+            kafka: KafkaArgs {
+                brokers: self.brokers().map(str::to_owned),
+                topic: Some(topic),
+                set,
+            },
             quiet: true,
             ..CaptureArgs::default()
         };
@@ -244,12 +248,8 @@ impl PycapaArgs {
 
     /// The brokers of `-k`, unless `-X` names some, which win.
     fn brokers(&self) -> Option<&str> {
-        let named = |set: &String| {
-            let key = set.split('=').next().unwrap_or_default().trim();
-            ["bootstrap.servers", "metadata.broker.list"].contains(&key)
-        };
         let brokers = self.kafka_broker.as_deref().filter(|list| !list.is_empty());
-        brokers.filter(|_| !self.kafka_configs.iter().any(named))
+        brokers.filter(|_| !self.kafka_configs.iter().any(|set| is_brokers(set)))
     }
 
     fn topic(&self) -> Option<String> {
@@ -474,6 +474,7 @@ mod tests {
             "pycapa -p -i lo -t x",
             "pycapa -c -k a:1",
             "pycapa -c -t x",
+            "pycapa -p -c -k a:1 -t x",
         ] {
             assert!(parse(line).unwrap().task().is_err(), "{line}");
         }

@@ -1,11 +1,17 @@
 //! The configuration file: TOML, the keys of the command line.
 //!
-//! The rule: flags win. A flag that names a source or a sink replaces all that the file says of sources
-//! or sinks, so that a file written for a sensor can be tried against another interface or sink. Without
-//! such a flag, Kafka settings (`-X`) come on top of the file's, each over that of its key.
+//! The rule: flags win, over what they name. A flag that names a source replaces all that the file says of
+//! sources, one that names a sink what the file says of other kinds of sinks, so that a file written for a
+//! sensor can be tried against another interface or sink. Kafka settings (`-X`) come on top of the file's,
+//! each over that of its key.
 
+use std::collections::BTreeMap;
 use std::path::Path;
+use std::sync::LazyLock;
 
+use clap::Args;
+use serde::Deserialize;
+use serde::de::IgnoredAny;
 use toml::{Table, Value};
 
 use crate::cli::capture::CaptureArgs;
@@ -14,21 +20,27 @@ use crate::kafka::Settings;
 use super::ConfigError;
 
 const SOURCES: &[&str] = &["interface", "read", "source", "speed", "mode", "queues"];
-const SINKS: &[&str] = &[
-    "brokers",
-    "topic",
-    "set",
-    "fastcapa-config",
+const FILES: &[&str] = &[
     "write",
     "format",
     "rotate-size",
     "rotate-seconds",
     "rotate-files",
-    "sink",
 ];
-/// What is said of any interface, or of any topic: it stays while there is one.
+const KAFKA: &[&str] = &[
+    "brokers",
+    "topic",
+    "set",
+    "fastcapa-config",
+    "key-time",
+    "record-time",
+    "record-headers",
+];
+const OTHER_SINKS: &[&str] = &["sink"];
+/// What is said of any interface: it stays while there is one.
 const OF_INTERFACES: &[&str] = &["direction", "frames", "pcap-buffer"];
-const OF_KAFKA: &[&str] = &["key-time", "record-time", "record-headers"];
+/// Flags that are no keys of the file.
+const NOT_KEYS: &[&str] = &["config", "check-config", "print-config", "list-interfaces"];
 
 impl CaptureArgs {
     /// Merges the file that `--config` names, if any, under the flags.
@@ -46,15 +58,21 @@ impl CaptureArgs {
             .parse()
             .map_err(|cause: toml::de::Error| error(explain(&text, &cause)))?;
         let mut flags = written(&self);
+        let brokers = self.kafka.names_brokers();
+        let names = |key: &str| flags.contains_key(key) || (key == "brokers" && brokers);
         for (chosen, replaced) in [
             (&["interface", "read", "source"][..], SOURCES),
             (&["read", "source"], OF_INTERFACES),
-            (&["brokers", "write", "sink"], SINKS),
-            (&["write", "sink"], OF_KAFKA),
+            (&["write", "sink"], KAFKA),
+            (&["brokers", "fastcapa-config", "sink"], FILES),
+            (&["brokers", "fastcapa-config", "write"], OTHER_SINKS),
         ] {
-            if chosen.iter().any(|key| flags.contains_key(*key)) {
+            if chosen.iter().any(|key| names(key)) {
                 replaced.iter().for_each(|key| drop(merged.remove(*key)));
             }
+        }
+        if names("brokers") {
+            merged.remove("brokers");
         }
         if let Some(Value::Array(set)) = flags.get_mut("set")
             && let Some(Value::Array(before)) = merged.remove("set")
@@ -68,9 +86,12 @@ impl CaptureArgs {
             merged.remove("filter");
         }
         merged.extend(flags);
-        let mut args: Self = Value::Table(merged)
-            .try_into()
-            .map_err(|cause: toml::de::Error| error(cause.to_string()))?;
+        let read = || {
+            let mut args: Self = merged.clone().try_into()?;
+            args.kafka = merged.try_into()?;
+            Ok(args)
+        };
+        let mut args = read().map_err(|cause: toml::de::Error| error(cause.to_string()))?;
         args.list_interfaces = self.list_interfaces;
         args.check_config = self.check_config;
         args.print_config = self.print_config;
@@ -82,7 +103,8 @@ impl CaptureArgs {
     /// The configuration in force as TOML, with `redact` applied to each Kafka setting.
     pub fn to_toml(&self, redact: impl Fn(&str) -> String) -> String {
         let mut args = self.clone();
-        args.set = args.set.iter().map(|set| redact(set)).collect();
+        let set = &mut args.kafka.set;
+        *set = set.iter().map(|set| redact(set)).collect();
         if !args.expression.is_empty() {
             args.filter = Some(args.expression.join(" "));
         }
@@ -92,10 +114,53 @@ impl CaptureArgs {
 
 /// Parses a configuration file; an unknown key or a wrong type is an error with line and column.
 pub(super) fn parse(path: &Path, text: &str) -> Result<CaptureArgs, ConfigError> {
-    toml::from_str(text).map_err(|cause| ConfigError::File {
+    let read = || {
+        let _: BTreeMap<Key, IgnoredAny> = toml::from_str(text)?;
+        let mut args: CaptureArgs = toml::from_str(text)?;
+        args.kafka = toml::from_str(text)?;
+        Ok(args)
+    };
+    read().map_err(|cause| ConfigError::File {
         path: path.display().to_string(),
         what: explain(text, &cause),
     })
+}
+
+/// A key that the file may have.
+#[derive(PartialEq, Eq, PartialOrd, Ord, Deserialize)]
+#[serde(try_from = "String")]
+struct Key(String);
+
+impl TryFrom<String> for Key {
+    type Error = String;
+
+    fn try_from(key: String) -> Result<Self, String> {
+        if keys().contains(&key) {
+            return Ok(Self(key));
+        }
+        let likeness = |name: &&String| strsim::jaro_winkler(name, &key);
+        let nearest = keys()
+            .iter()
+            .max_by(|a, b| likeness(a).total_cmp(&likeness(b)))
+            .expect("there are keys");
+        Err(format!(
+            "unknown key `{key}`, the nearest is `{nearest}`; a key is the long name of a flag of \
+             `ringtap capture`"
+        ))
+    }
+}
+
+/// Every key: the long name of each flag but a few.
+fn keys() -> &'static [String] {
+    static KEYS: LazyLock<Vec<String>> = LazyLock::new(|| {
+        let command = CaptureArgs::augment_args(clap::Command::new("capture"));
+        let flags = command.get_arguments().filter_map(clap::Arg::get_long);
+        flags
+            .filter(|flag| !NOT_KEYS.contains(flag))
+            .map(str::to_owned)
+            .collect()
+    });
+    &KEYS
 }
 
 /// What is wrong with the file, with the line; a line that may hold a secret is named and not shown.
@@ -136,40 +201,17 @@ fn written(args: &CaptureArgs) -> Table {
 
 #[cfg(test)]
 mod tests {
-    use clap::CommandFactory;
-
     use super::*;
+    use crate::cli::kafka::KafkaArgs;
     use crate::config::Config;
 
     const MANUAL: &str = include_str!("../../deploy/ringtap.toml");
-
-    fn keys_of_the_command_line() -> Vec<String> {
-        #[derive(clap::Parser)]
-        struct Line {
-            #[command(flatten)]
-            capture: CaptureArgs,
-        }
-        let not_keys = [
-            "config",
-            "check-config",
-            "print-config",
-            "list-interfaces",
-            "help",
-        ];
-        let command = Line::command();
-        let flags = command
-            .get_arguments()
-            .filter_map(|arg| arg.get_long().map(str::to_owned));
-        flags
-            .filter(|flag| !not_keys.contains(&flag.as_str()))
-            .collect()
-    }
 
     #[test]
     fn the_manual_documents_every_key_and_holds() {
         let args = parse(Path::new("deploy/ringtap.toml"), MANUAL).unwrap();
         Config::check(&args).unwrap();
-        for key in keys_of_the_command_line() {
+        for key in keys() {
             let line = MANUAL.lines().any(|line| {
                 line.trim_start_matches("# ")
                     .starts_with(&format!("{key} = "))
@@ -209,8 +251,16 @@ mod tests {
         };
         let args = flags.with_file().unwrap();
         assert_eq!(args.interface, ["eth0"]);
-        assert_eq!((args.brokers, args.topic), (None, None));
+        assert_eq!((args.kafka.brokers, args.kafka.topic), (None, None));
         assert_eq!(args.linger.unwrap().to_string(), "7ms");
+    }
+
+    fn kafka(brokers: Option<&str>, set: &[&str]) -> KafkaArgs {
+        KafkaArgs {
+            brokers: brokers.map(str::to_owned),
+            topic: None,
+            set: set.iter().map(|text| (*text).to_owned()).collect(),
+        }
     }
 
     /// The file `text` under `flags`.
@@ -239,7 +289,7 @@ mod tests {
             sensor,
             CaptureArgs {
                 interface: vec!["eth1".into()],
-                brokers: Some("c:1".into()),
+                kafka: kafka(Some("c:1"), &[]),
                 ..CaptureArgs::default()
             },
         );
@@ -253,14 +303,34 @@ mod tests {
         let file =
             "interface = ['eth0']\nbrokers = 'b:1'\nset = ['acks=all', 'security.protocol=SSL']\n";
         let set = |set: &[&str]| CaptureArgs {
-            set: set.iter().map(|text| (*text).to_owned()).collect(),
+            kafka: kafka(None, set),
             ..CaptureArgs::default()
         };
         assert_eq!(
-            merged(file, set(&["acks=1"])).set,
+            merged(file, set(&["acks=1"])).kafka.set,
             ["acks=all", "security.protocol=SSL", "acks=1"]
         );
-        assert_eq!(merged(file, set(&[])).set.len(), 2);
+        assert_eq!(merged(file, set(&[])).kafka.set.len(), 2);
+    }
+
+    #[test]
+    fn other_brokers_leave_the_topic_and_its_settings_and_replace_a_file() {
+        let flags = || CaptureArgs {
+            kafka: kafka(Some("c:1"), &[]),
+            ..CaptureArgs::default()
+        };
+        let args = merged(
+            "interface = ['a']\nbrokers = 'b:1'\ntopic = 'x'\nset = ['acks=1']\n",
+            flags(),
+        );
+        assert_eq!(args.kafka.brokers.as_deref(), Some("c:1"));
+        assert_eq!(args.kafka.topic(), "x");
+        assert_eq!(args.kafka.set, ["acks=1"]);
+        let args = merged(
+            "interface = ['a']\nwrite = 'f'\nrotate-size = '5'\n",
+            flags(),
+        );
+        Config::check(&args).unwrap();
     }
 
     #[test]

@@ -61,7 +61,7 @@ pub enum Output {
 
 pub(super) fn output(args: &CaptureArgs) -> Result<Output, ConfigError> {
     let kinds = [
-        args.brokers.is_some(),
+        args.kafka.names_brokers() || args.fastcapa_config.is_some(),
         args.write.is_some(),
         args.sink.is_some(),
     ];
@@ -73,14 +73,11 @@ pub(super) fn output(args: &CaptureArgs) -> Result<Output, ConfigError> {
     if args.sink.is_some() {
         return Ok(Output::Discard);
     }
-    let named = |set: &String| {
-        let key = set.split('=').next().unwrap_or_default().trim();
-        ["bootstrap.servers", "metadata.broker.list"].contains(&key)
-    };
-    if args.brokers.is_some() || args.fastcapa_config.is_some() || args.set.iter().any(named) {
-        let topic = args.topic.clone().unwrap_or_else(|| "pcap".into());
-        let (brokers, file) = (args.brokers.as_deref(), args.fastcapa_config.as_deref());
-        let settings = Settings::gather(brokers, file, &args.set)?;
+    let kafka = &args.kafka;
+    if kafka.names_brokers() || args.fastcapa_config.is_some() {
+        let topic = kafka.topic().to_owned();
+        let (brokers, file) = (kafka.brokers.as_deref(), args.fastcapa_config.as_deref());
+        let settings = Settings::gather(brokers, file, &kafka.set)?;
         settings.producer()?;
         topic::check(&topic).map_err(|error| value("topic", error.topic, topic::RULE))?;
         let producer = choose(args.producer.unwrap_or_default(), &settings)?;
@@ -99,7 +96,7 @@ pub(super) fn output(args: &CaptureArgs) -> Result<Output, ConfigError> {
             create,
         });
     }
-    if args.topic.is_some() || !args.set.is_empty() {
+    if kafka.topic.is_some() || !kafka.set.is_empty() {
         return Err(ConfigError::Contradiction(
             "a topic or Kafka settings without brokers: name them with -k HOST:PORT".into(),
         ));

@@ -5,7 +5,7 @@
 
 use std::thread;
 
-use crate::doctor::Mode;
+use crate::cli::capture::Mode;
 use crate::doctor::report::{Check, Report};
 use crate::doctor::system::kernel_is_at_least;
 use crate::nic::offload;

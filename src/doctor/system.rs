@@ -9,7 +9,7 @@ use std::path::Path;
 use nix::sys::resource::{Resource, getrlimit};
 use nix::sys::utsname::uname;
 
-use crate::doctor::Mode;
+use crate::cli::capture::Mode;
 use crate::doctor::report::{Check, Report, Status};
 use crate::nic::offload;
 
