@@ -130,7 +130,8 @@ impl Sasl {
         SaslSession(match self.mechanism {
             Mechanism::Plain => Session::Plain(self.clone()),
             Mechanism::Scram(hash) => {
-                Session::Scram(Scram::new(hash, &self.name, self.password.clone()))
+                let scram = Scram::new(hash, &self.name, self.password.clone());
+                Session::Scram(Box::new(scram))
             }
         })
     }
@@ -143,7 +144,7 @@ pub(crate) struct SaslSession(Session);
 #[derive(Debug)]
 enum Session {
     Plain(Sasl),
-    Scram(Scram),
+    Scram(Box<Scram>),
 }
 
 impl SaslSession {
