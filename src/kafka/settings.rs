@@ -94,6 +94,14 @@ pub enum SettingsError {
         /// How to make it right.
         mend: &'static str,
     },
+    /// A setting needs another one.
+    #[error("{key} is missing: {needs} needs it")]
+    Missing {
+        /// The key that is not written.
+        key: &'static str,
+        /// The setting that needs it, `key=value`.
+        needs: String,
+    },
     /// A broker address is none.
     #[error(transparent)]
     Address(#[from] AddressError),
