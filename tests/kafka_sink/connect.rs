@@ -1,4 +1,4 @@
-//! What stands in the way of a first answer, and how it is named.
+//! What stands in the way of a first answer, and how librdkafka's producer names it.
 
 use std::time::Duration;
 
@@ -8,7 +8,9 @@ use rdkafka::types::RDKafkaRespErr as Code;
 use ringtap::kafka::connect::ConnectError;
 use ringtap::sink::librdkafka::Cluster;
 
-use crate::support::{PATIENCE, TIMED, settings};
+use crate::support::producer::settings;
+use crate::support::records::TIMED;
+use crate::support::sensor::PATIENCE;
 
 /// Ports that nobody listens on.
 fn silent() -> String {

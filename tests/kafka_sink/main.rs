@@ -1,4 +1,4 @@
-//! The librdkafka sink against Kafka: a mock cluster for faults, a real broker for the protocol.
+//! The sinks of both producers against Kafka: a mock cluster for faults, a real broker for the protocol.
 //!
 //! The property at every fault: delivered + unconfirmed + not persisted + possibly persisted = sent, and
 //! what is called delivered is in the topic, once, byte for byte.
@@ -8,4 +8,5 @@
 mod broker;
 mod connect;
 mod mock;
+#[path = "../support/mod.rs"]
 mod support;

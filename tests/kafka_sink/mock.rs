@@ -7,12 +7,12 @@ use rdkafka::producer::DefaultProducerContext;
 use rdkafka::types::{RDKafkaApiKey, RDKafkaRespErr as Code};
 
 use ringtap::counters::Failed;
-use ringtap::sink::Sink;
 use ringtap::sink::librdkafka::MAX_BATCHES;
 
-use crate::support::{
+use crate::support::producer::Producer;
+use crate::support::records::{
     BURSTS, TIMED, Total, batch_of, batches, check, check_at_least_once, drive, finish, give,
-    read_back, run, sink,
+    read_back, run,
 };
 
 type Mock = MockCluster<'static, DefaultProducerContext>;
@@ -28,26 +28,28 @@ fn mock(partitions: i32) -> (Mock, String) {
 
 #[test]
 fn every_record_arrives_once_in_the_partition_its_batch_was_given() {
-    for encoding in [BURSTS, TIMED] {
-        let (_mock, brokers) = mock(3);
-        let total = run(
-            sink(&brokers, TOPIC, &encoding, &[]),
-            batches(7, 1_000, &encoding),
-        );
-        assert_eq!(total.outcome.delivered, 7_000);
-        let read = read_back(&brokers, TOPIC);
-        check(&read, &total);
-        for record in read {
-            let batch = i32::try_from(record.number() / 1_000).unwrap();
-            assert_eq!(record.partition, batch % 3);
+    Producer::each(|producer| {
+        for encoding in [BURSTS, TIMED] {
+            let (_mock, brokers) = mock(3);
+            let total = run(
+                producer.sink(&brokers, TOPIC, &encoding, &[]),
+                batches(7, 1_000, &encoding),
+            );
+            assert_eq!(total.outcome.delivered, 7_000);
+            let read = read_back(&brokers, TOPIC);
+            check(&read, &total);
+            for record in read {
+                let batch = i32::try_from(record.number() / 1_000).unwrap();
+                assert_eq!(record.partition, batch % 3);
+            }
         }
-    }
+    });
 }
 
 #[test]
 fn at_most_sixteen_batches_are_taken_and_all_come_back() {
     let (mock, brokers) = mock(8);
-    let mut sink = sink(&brokers, TOPIC, &BURSTS, &[]);
+    let mut sink = Producer::Librdkafka.sink(&brokers, TOPIC, &BURSTS, &[]);
     mock.broker_down(-1).unwrap();
     let mut left = batches(20, 10, &BURSTS).into_iter();
     let mut total = Total::default();
@@ -65,167 +67,183 @@ fn at_most_sixteen_batches_are_taken_and_all_come_back() {
 
 #[test]
 fn a_broker_that_goes_and_comes_back_costs_nothing() {
-    for encoding in [BURSTS, TIMED] {
-        let (mock, brokers) = mock(2);
-        let mut sink = sink(&brokers, TOPIC, &encoding, &[]);
-        let mut total = Total::default();
-        let mut down_since = None;
-        let mut is_back = false;
-        drive(
-            &mut sink,
-            batches(40, 500, &encoding),
-            &mut total,
-            |total| {
-                if total.batches >= 5 && down_since.is_none() {
-                    mock.broker_down(-1).unwrap();
-                    down_since = Some(Instant::now());
-                }
-                let away = down_since.map_or(Duration::ZERO, |since| since.elapsed());
-                if away > Duration::from_millis(800) && !is_back {
-                    mock.broker_up(-1).unwrap();
-                    is_back = true;
-                }
-            },
-        );
-        mock.broker_up(-1).unwrap();
-        finish(&mut sink, &mut total, Duration::from_secs(60));
-        assert_eq!(total.outcome.delivered, 20_000, "{total:?}");
-        check_at_least_once(&read_back(&brokers, TOPIC), &total);
-    }
+    Producer::each(|producer| {
+        for encoding in [BURSTS, TIMED] {
+            let (mock, brokers) = mock(2);
+            let mut sink = producer.sink(&brokers, TOPIC, &encoding, &[]);
+            let mut total = Total::default();
+            let mut down_since = None;
+            let mut is_back = false;
+            drive(
+                &mut sink,
+                batches(40, 500, &encoding),
+                &mut total,
+                |total| {
+                    if total.batches >= 5 && down_since.is_none() {
+                        mock.broker_down(-1).unwrap();
+                        down_since = Some(Instant::now());
+                    }
+                    let away = down_since.map_or(Duration::ZERO, |since| since.elapsed());
+                    if away > Duration::from_millis(800) && !is_back {
+                        mock.broker_up(-1).unwrap();
+                        is_back = true;
+                    }
+                },
+            );
+            mock.broker_up(-1).unwrap();
+            finish(&mut sink, &mut total, Duration::from_secs(60));
+            assert_eq!(total.outcome.delivered, 20_000, "{total:?}");
+            check_at_least_once(&read_back(&brokers, TOPIC), &total);
+        }
+    });
 }
 
 #[test]
 fn a_retriable_error_costs_nothing() {
-    let (mock, brokers) = mock(1);
-    let errors = [
-        Code::RD_KAFKA_RESP_ERR_NOT_LEADER_FOR_PARTITION,
-        Code::RD_KAFKA_RESP_ERR__TRANSPORT,
-        Code::RD_KAFKA_RESP_ERR_NOT_ENOUGH_REPLICAS,
-        Code::RD_KAFKA_RESP_ERR_REQUEST_TIMED_OUT,
-    ];
-    mock.request_errors(RDKafkaApiKey::Produce, &errors);
-    let total = run(
-        sink(&brokers, TOPIC, &BURSTS, &["retry.backoff.ms=10"]),
-        batches(10, 100, &BURSTS),
-    );
-    assert_eq!(total.outcome.delivered, 1_000, "{total:?}");
-    check_at_least_once(&read_back(&brokers, TOPIC), &total);
+    Producer::each(|producer| {
+        let (mock, brokers) = mock(1);
+        let errors = [
+            Code::RD_KAFKA_RESP_ERR_NOT_LEADER_FOR_PARTITION,
+            Code::RD_KAFKA_RESP_ERR__TRANSPORT,
+            Code::RD_KAFKA_RESP_ERR_NOT_ENOUGH_REPLICAS,
+            Code::RD_KAFKA_RESP_ERR_REQUEST_TIMED_OUT,
+        ];
+        mock.request_errors(RDKafkaApiKey::Produce, &errors);
+        let total = run(
+            producer.sink(&brokers, TOPIC, &BURSTS, &["retry.backoff.ms=10"]),
+            batches(10, 100, &BURSTS),
+        );
+        assert_eq!(total.outcome.delivered, 1_000, "{total:?}");
+        check_at_least_once(&read_back(&brokers, TOPIC), &total);
+    });
 }
 
 #[test]
 fn a_record_larger_than_the_limit_is_counted_and_the_capture_goes_on() {
-    for encoding in [BURSTS, TIMED] {
-        let (_mock, brokers) = mock(1);
-        let size = |number| if number % 100 == 50 { 9_000 } else { 60 };
-        let batches = vec![
-            batch_of(0..300, &encoding, size),
-            batch_of(300..600, &encoding, size),
-        ];
-        let sink = sink(&brokers, TOPIC, &encoding, &["message.max.bytes=5000"]);
-        let total = run(sink, batches);
-        assert_eq!(total.outcome.not_persisted[Failed::TooLarge as usize], 6);
-        assert_eq!(total.outcome.delivered, 594);
-        check(&read_back(&brokers, TOPIC), &total);
-    }
+    Producer::each(|producer| {
+        for encoding in [BURSTS, TIMED] {
+            let (_mock, brokers) = mock(1);
+            let size = |number| if number % 100 == 50 { 9_000 } else { 60 };
+            let batches = vec![
+                batch_of(0..300, &encoding, size),
+                batch_of(300..600, &encoding, size),
+            ];
+            let sink = producer.sink(&brokers, TOPIC, &encoding, &["message.max.bytes=5000"]);
+            let total = run(sink, batches);
+            assert_eq!(total.outcome.not_persisted[Failed::TooLarge as usize], 6);
+            assert_eq!(total.outcome.delivered, 594);
+            check(&read_back(&brokers, TOPIC), &total);
+        }
+    });
 }
 
 #[test]
 fn what_the_broker_refuses_for_good_is_counted_by_its_reason() {
-    let cases = [
-        (Code::RD_KAFKA_RESP_ERR_MSG_SIZE_TOO_LARGE, Failed::TooLarge),
-        (
-            Code::RD_KAFKA_RESP_ERR_TOPIC_AUTHORIZATION_FAILED,
-            Failed::NotAuthorized,
-        ),
-        (Code::RD_KAFKA_RESP_ERR_INVALID_RECORD, Failed::Refused),
-    ];
-    for (code, reason) in cases {
-        for more in [&["enable.idempotence=false"][..], &[]] {
-            let (mock, brokers) = mock(1);
-            mock.request_errors(RDKafkaApiKey::Produce, &[code]);
-            let mut more = more.to_vec();
-            more.push("topic.metadata.refresh.interval.ms=200");
-            let mut sink = sink(&brokers, TOPIC, &BURSTS, &more);
-            let mut total = Total::default();
-            drive(&mut sink, batches(1, 100, &BURSTS), &mut total, |_| {});
-            let refused = total.outcome.not_persisted[reason as usize];
-            assert!(refused > 0, "{code:?} {more:?} {total:?}");
-            let mut next = 100;
-            while total.outcome.delivered == 0 {
-                let again = batch_of(next..next + 100, &BURSTS, |_| 60);
-                drive(&mut sink, vec![again], &mut total, |_| {});
-                next += 100;
-                std::thread::sleep(Duration::from_millis(50));
+    Producer::each(|producer| {
+        let cases = [
+            (Code::RD_KAFKA_RESP_ERR_MSG_SIZE_TOO_LARGE, Failed::TooLarge),
+            (
+                Code::RD_KAFKA_RESP_ERR_TOPIC_AUTHORIZATION_FAILED,
+                Failed::NotAuthorized,
+            ),
+            (Code::RD_KAFKA_RESP_ERR_INVALID_RECORD, Failed::Refused),
+        ];
+        for (code, reason) in cases {
+            for more in [&["enable.idempotence=false"][..], &[]] {
+                let (mock, brokers) = mock(1);
+                mock.request_errors(RDKafkaApiKey::Produce, &[code]);
+                let mut more = more.to_vec();
+                more.push("topic.metadata.refresh.interval.ms=200");
+                let mut sink = producer.sink(&brokers, TOPIC, &BURSTS, &more);
+                let mut total = Total::default();
+                drive(&mut sink, batches(1, 100, &BURSTS), &mut total, |_| {});
+                let refused = total.outcome.not_persisted[reason as usize];
+                assert!(refused > 0, "{code:?} {more:?} {total:?}");
+                let mut next = 100;
+                while total.outcome.delivered == 0 {
+                    let again = batch_of(next..next + 100, &BURSTS, |_| 60);
+                    drive(&mut sink, vec![again], &mut total, |_| {});
+                    next += 100;
+                    std::thread::sleep(Duration::from_millis(50));
+                }
+                finish(&mut sink, &mut total, Duration::from_secs(60));
+                check(&read_back(&brokers, TOPIC), &total);
             }
-            finish(&mut sink, &mut total, Duration::from_secs(60));
-            check(&read_back(&brokers, TOPIC), &total);
         }
-    }
+    });
 }
 
 #[test]
 fn an_answer_that_never_comes_makes_a_record_possibly_persisted() {
-    for more in [&["enable.idempotence=false"][..], &[]] {
-        let (mock, brokers) = mock(1);
-        let mut more = more.to_vec();
-        more.extend(["message.timeout.ms=1500", "socket.timeout.ms=1000"]);
-        let mut sink = sink(&brokers, TOPIC, &BURSTS, &more);
-        let mut total = Total::default();
-        drive(&mut sink, batches(1, 100, &BURSTS), &mut total, |_| {});
-        assert_eq!(total.outcome.delivered, 100);
-        mock.broker_round_trip_time(-1, Duration::from_secs(20))
-            .unwrap();
-        let silent = batch_of(100..200, &BURSTS, |_| 60);
-        drive(&mut sink, vec![silent], &mut total, |_| {});
-        finish(&mut sink, &mut total, Duration::from_secs(1));
-        assert_eq!(total.outcome.possibly_persisted, 100, "{more:?} {total:?}");
-    }
+    Producer::each(|producer| {
+        for more in [&["enable.idempotence=false"][..], &[]] {
+            let (mock, brokers) = mock(1);
+            let mut more = more.to_vec();
+            more.extend(["message.timeout.ms=1500", "socket.timeout.ms=1000"]);
+            let mut sink = producer.sink(&brokers, TOPIC, &BURSTS, &more);
+            let mut total = Total::default();
+            drive(&mut sink, batches(1, 100, &BURSTS), &mut total, |_| {});
+            assert_eq!(total.outcome.delivered, 100);
+            mock.broker_round_trip_time(-1, Duration::from_secs(20))
+                .unwrap();
+            let silent = batch_of(100..200, &BURSTS, |_| 60);
+            drive(&mut sink, vec![silent], &mut total, |_| {});
+            finish(&mut sink, &mut total, Duration::from_secs(1));
+            assert_eq!(total.outcome.possibly_persisted, 100, "{more:?} {total:?}");
+        }
+    });
 }
 
 #[test]
 fn a_deadline_that_finds_records_in_flight_calls_them_possibly_persisted() {
-    let (mock, brokers) = mock(1);
-    let mut sink = sink(&brokers, TOPIC, &BURSTS, &[]);
-    let mut total = Total::default();
-    drive(&mut sink, batches(1, 100, &BURSTS), &mut total, |_| {});
-    mock.broker_round_trip_time(-1, Duration::from_secs(20))
-        .unwrap();
-    give(&mut sink, batch_of(100..200, &BURSTS, |_| 60), &mut total);
-    finish(&mut sink, &mut total, Duration::from_secs(1));
-    assert_eq!(total.outcome.possibly_persisted, 100, "{total:?}");
+    Producer::each(|producer| {
+        let (mock, brokers) = mock(1);
+        let mut sink = producer.sink(&brokers, TOPIC, &BURSTS, &[]);
+        let mut total = Total::default();
+        drive(&mut sink, batches(1, 100, &BURSTS), &mut total, |_| {});
+        mock.broker_round_trip_time(-1, Duration::from_secs(20))
+            .unwrap();
+        give(&mut sink, batch_of(100..200, &BURSTS, |_| 60), &mut total);
+        finish(&mut sink, &mut total, Duration::from_secs(1));
+        assert_eq!(total.outcome.possibly_persisted, 100, "{total:?}");
+    });
 }
 
 #[test]
 fn a_broker_that_stays_away_leaves_records_not_persisted_in_time() {
-    let (mock, brokers) = mock(1);
-    let mut sink = sink(&brokers, TOPIC, &BURSTS, &["delivery.timeout.ms=1200"]);
-    mock.broker_down(-1).unwrap();
-    let mut total = Total::default();
-    drive(&mut sink, batches(3, 100, &BURSTS), &mut total, |_| {});
-    finish(&mut sink, &mut total, Duration::from_secs(1));
-    assert_eq!(
-        total.outcome.not_persisted[Failed::TimedOut as usize],
-        300,
-        "{total:?}"
-    );
+    Producer::each(|producer| {
+        let (mock, brokers) = mock(1);
+        let mut sink = producer.sink(&brokers, TOPIC, &BURSTS, &["delivery.timeout.ms=1200"]);
+        mock.broker_down(-1).unwrap();
+        let mut total = Total::default();
+        drive(&mut sink, batches(3, 100, &BURSTS), &mut total, |_| {});
+        finish(&mut sink, &mut total, Duration::from_secs(1));
+        assert_eq!(
+            total.outcome.not_persisted[Failed::TimedOut as usize],
+            300,
+            "{total:?}"
+        );
+    });
 }
 
 #[test]
 fn the_deadline_at_the_end_gives_every_batch_back_as_purged() {
-    let (mock, brokers) = mock(1);
-    let mut sink = sink(&brokers, TOPIC, &BURSTS, &[]);
-    mock.broker_down(-1).unwrap();
-    let mut total = Total::default();
-    for batch in batches(4, 100, &BURSTS) {
-        give(&mut sink, batch, &mut total);
-    }
-    finish(&mut sink, &mut total, Duration::from_millis(300));
-    assert_eq!(total.batches, 4);
-    assert_eq!(
-        total.outcome.not_persisted[Failed::Purged as usize],
-        400,
-        "{total:?}"
-    );
+    Producer::each(|producer| {
+        let (mock, brokers) = mock(1);
+        let mut sink = producer.sink(&brokers, TOPIC, &BURSTS, &[]);
+        mock.broker_down(-1).unwrap();
+        let mut total = Total::default();
+        for batch in batches(4, 100, &BURSTS) {
+            give(&mut sink, batch, &mut total);
+        }
+        finish(&mut sink, &mut total, Duration::from_millis(300));
+        assert_eq!(total.batches, 4);
+        assert_eq!(
+            total.outcome.not_persisted[Failed::Purged as usize],
+            400,
+            "{total:?}"
+        );
+    });
 }
 
 #[test]
@@ -233,7 +251,7 @@ fn a_full_queue_inside_librdkafka_holds_the_batch_and_loses_nothing() {
     for encoding in [BURSTS, TIMED] {
         let (_mock, brokers) = mock(1);
         let more = ["queue.buffering.max.messages=70", "linger.ms=1"];
-        let mut sink = sink(&brokers, TOPIC, &encoding, &more);
+        let mut sink = Producer::Librdkafka.sink(&brokers, TOPIC, &encoding, &more);
         let first = batch_of(0..1_000, &encoding, |_| 60);
         let mut total = Total::default();
         give(&mut sink, first, &mut total);
@@ -248,41 +266,47 @@ fn a_full_queue_inside_librdkafka_holds_the_batch_and_loses_nothing() {
 
 #[test]
 fn without_acks_everything_is_unconfirmed() {
-    let (_mock, brokers) = mock(1);
-    let total = run(
-        sink(&brokers, TOPIC, &BURSTS, &["acks=0"]),
-        batches(3, 100, &BURSTS),
-    );
-    assert_eq!(total.outcome.unconfirmed, 300);
-    assert_eq!(total.outcome.delivered, 0);
+    Producer::each(|producer| {
+        let (_mock, brokers) = mock(1);
+        let total = run(
+            producer.sink(&brokers, TOPIC, &BURSTS, &["acks=0"]),
+            batches(3, 100, &BURSTS),
+        );
+        assert_eq!(total.outcome.unconfirmed, 300);
+        assert_eq!(total.outcome.delivered, 0);
+    });
 }
 
 #[test]
 fn a_broker_that_gives_no_producer_id_is_written_to_without() {
-    let (mock, brokers) = mock(1);
-    let refusals = [Code::RD_KAFKA_RESP_ERR_CLUSTER_AUTHORIZATION_FAILED; 4];
-    mock.request_errors(RDKafkaApiKey::InitProducerId, &refusals);
-    let total = run(
-        sink(&brokers, TOPIC, &BURSTS, &[]),
-        batches(4, 100, &BURSTS),
-    );
-    assert_eq!(total.outcome.delivered, 400, "{total:?}");
-    check(&read_back(&brokers, TOPIC), &total);
+    Producer::each(|producer| {
+        let (mock, brokers) = mock(1);
+        let refusals = [Code::RD_KAFKA_RESP_ERR_CLUSTER_AUTHORIZATION_FAILED; 4];
+        mock.request_errors(RDKafkaApiKey::InitProducerId, &refusals);
+        let total = run(
+            producer.sink(&brokers, TOPIC, &BURSTS, &[]),
+            batches(4, 100, &BURSTS),
+        );
+        assert_eq!(total.outcome.delivered, 400, "{total:?}");
+        check(&read_back(&brokers, TOPIC), &total);
+    });
 }
 
 #[test]
 fn a_fatal_error_ends_a_client_and_not_the_sink() {
-    let (mock, brokers) = mock(1);
-    let mut sink = sink(&brokers, TOPIC, &BURSTS, &[]);
-    let mut total = Total::default();
-    drive(&mut sink, batches(1, 100, &BURSTS), &mut total, |_| {});
-    let fatal = [Code::RD_KAFKA_RESP_ERR_OUT_OF_ORDER_SEQUENCE_NUMBER];
-    mock.request_errors(RDKafkaApiKey::Produce, &fatal);
-    let hit = batch_of(100..200, &BURSTS, |_| 60);
-    drive(&mut sink, vec![hit], &mut total, |_| {});
-    let after = batch_of(200..300, &BURSTS, |_| 60);
-    drive(&mut sink, vec![after], &mut total, |_| {});
-    finish(&mut sink, &mut total, Duration::from_secs(60));
-    assert!(total.outcome.delivered >= 200, "{total:?}");
-    check(&read_back(&brokers, TOPIC), &total);
+    Producer::each(|producer| {
+        let (mock, brokers) = mock(1);
+        let mut sink = producer.sink(&brokers, TOPIC, &BURSTS, &[]);
+        let mut total = Total::default();
+        drive(&mut sink, batches(1, 100, &BURSTS), &mut total, |_| {});
+        let fatal = [Code::RD_KAFKA_RESP_ERR_OUT_OF_ORDER_SEQUENCE_NUMBER];
+        mock.request_errors(RDKafkaApiKey::Produce, &fatal);
+        let hit = batch_of(100..200, &BURSTS, |_| 60);
+        drive(&mut sink, vec![hit], &mut total, |_| {});
+        let after = batch_of(200..300, &BURSTS, |_| 60);
+        drive(&mut sink, vec![after], &mut total, |_| {});
+        finish(&mut sink, &mut total, Duration::from_secs(60));
+        assert!(total.outcome.delivered >= 200, "{total:?}");
+        check(&read_back(&brokers, TOPIC), &total);
+    });
 }

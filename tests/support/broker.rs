@@ -1,7 +1,7 @@
-//! A real Kafka broker: topics of a test's own, and what they hold.
+//! Real Kafka brokers: topics of a test's own, and what they hold.
 //!
-//! `RINGTAP_TEST_BROKERS` names the broker, `RINGTAP_TEST_KAFKA_DIR` the folder that `scripts/kafka start`
-//! was given. A test that lacks one fails.
+//! `RINGTAP_TEST_BROKERS` names the current broker and `RINGTAP_TEST_KAFKA_DIR` the folder that `scripts/kafka`
+//! was given; the other ones have variables of their own. A test that lacks one fails.
 
 use std::collections::BTreeMap;
 use std::process::Command;
@@ -15,7 +15,10 @@ use rdkafka::{ClientConfig, Offset, TopicPartitionList};
 use serde_json::{Value, json};
 
 use ringtap::check::Checker;
+use ringtap::record::Encoding;
 
+use super::producer::{Producer, Tested};
+use super::records::{Read, read_back};
 use super::sensor::PATIENCE;
 use super::{printed, said};
 
@@ -24,15 +27,67 @@ fn variable(name: &str) -> String {
         .unwrap_or_else(|_| panic!("this test needs {name}: run it by scripts/test, or set it"))
 }
 
-/// The broker's address.
-pub(crate) fn brokers() -> String {
-    variable("RINGTAP_TEST_BROKERS")
+/// A Kafka that the tests write to.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Kafka {
+    /// One broker of the current release.
+    Current,
+    /// One broker of the oldest release.
+    Old,
+    /// Three brokers of the current release, any of which may be killed.
+    Cluster,
 }
 
-/// Runs `scripts/kafka COMMAND DIR WORDS` and returns what it prints.
+impl Kafka {
+    /// Its addresses.
+    pub(crate) fn brokers(self) -> String {
+        variable(match self {
+            Self::Current => "RINGTAP_TEST_BROKERS",
+            Self::Old => "RINGTAP_TEST_OLD_BROKERS",
+            Self::Cluster => "RINGTAP_TEST_CLUSTER_BROKERS",
+        })
+    }
+
+    /// The folder it was started in.
+    pub(crate) fn folder(self) -> String {
+        variable(match self {
+            Self::Current => "RINGTAP_TEST_KAFKA_DIR",
+            Self::Old => "RINGTAP_TEST_OLD_DIR",
+            Self::Cluster => "RINGTAP_TEST_CLUSTER_DIR",
+        })
+    }
+
+    /// Runs `scripts/kafka COMMAND DIR WORDS` and returns what it prints.
+    pub(crate) fn run(self, command: &str, words: &[&str]) -> String {
+        script(command, &self.folder(), words)
+    }
+
+    /// A topic of a test's own, with settings of its own.
+    pub(crate) fn topic(self, partitions: i32, settings: &[(&str, &str)]) -> Topic {
+        let now = SystemTime::now().duration_since(UNIX_EPOCH).unwrap();
+        let topic = Topic {
+            kafka: self,
+            name: format!("ringtap-test-{}", now.as_nanos()),
+        };
+        topic.make(partitions, settings);
+        topic
+    }
+}
+
+/// The current broker's address.
+pub(crate) fn brokers() -> String {
+    Kafka::Current.brokers()
+}
+
+/// Runs `scripts/kafka COMMAND` on the current broker and returns what it prints.
 pub(crate) fn kafka(command: &str, words: &[&str]) -> String {
+    Kafka::Current.run(command, words)
+}
+
+/// Runs `scripts/kafka COMMAND FOLDER WORDS` and returns what it prints.
+pub(crate) fn script(command: &str, folder: &str, words: &[&str]) -> String {
     let output = Command::new(concat!(env!("CARGO_MANIFEST_DIR"), "/scripts/kafka"))
-        .args([command, &variable("RINGTAP_TEST_KAFKA_DIR")])
+        .args([command, folder])
         .args(words)
         .output()
         .unwrap();
@@ -48,6 +103,7 @@ pub(crate) fn kafka(command: &str, words: &[&str]) -> String {
 /// A topic; deleted when dropped.
 #[derive(Debug)]
 pub(crate) struct Topic {
+    kafka: Kafka,
     name: String,
 }
 
@@ -63,18 +119,30 @@ pub(crate) struct Held {
 }
 
 impl Topic {
-    /// A topic with settings of its own.
+    /// A topic of the current broker, with settings of its own.
     pub(crate) fn new(partitions: i32, settings: &[(&str, &str)]) -> Self {
-        let now = SystemTime::now().duration_since(UNIX_EPOCH).unwrap();
-        let name = format!("ringtap-test-{}", now.as_nanos());
-        let mut topic = NewTopic::new(&name, partitions, TopicReplication::Fixed(1));
+        Kafka::Current.topic(partitions, settings)
+    }
+
+    /// Makes it: for the first time, or again after [`delete`](Self::delete).
+    pub(crate) fn make(&self, partitions: i32, settings: &[(&str, &str)]) {
+        let copies = if self.kafka == Kafka::Cluster { 3 } else { 1 };
+        let mut topic = NewTopic::new(&self.name, partitions, TopicReplication::Fixed(copies));
         for (key, value) in settings {
             topic = topic.set(key, value);
         }
         let options = AdminOptions::new().operation_timeout(Some(PATIENCE));
-        let made = blocking(admin().create_topics([&topic], &options));
+        let admin = admin(&self.kafka.brokers());
+        let made = blocking(admin.create_topics([&topic], &options));
         made.unwrap().into_iter().next().unwrap().unwrap();
-        Self { name }
+    }
+
+    /// Deletes it, with all that it holds.
+    pub(crate) fn delete(&self) {
+        let options = AdminOptions::new().operation_timeout(Some(PATIENCE));
+        let admin = admin(&self.kafka.brokers());
+        let gone = blocking(admin.delete_topics(&[&self.name], &options));
+        gone.unwrap().into_iter().next().unwrap().unwrap();
     }
 
     /// Its name.
@@ -84,13 +152,23 @@ impl Topic {
 
     /// The words that make `ringtap capture` write to it.
     pub(crate) fn sink(&self) -> String {
-        format!("-k {} -t {}", brokers(), self.name)
+        format!("-k {} -t {}", self.kafka.brokers(), self.name)
+    }
+
+    /// A sink of `producer` for every partition of it.
+    pub(crate) fn under(&self, producer: Producer, encoding: &Encoding, more: &[&str]) -> Tested {
+        producer.sink(&self.kafka.brokers(), &self.name, encoding, more)
+    }
+
+    /// Every record of it, of numbered packets.
+    pub(crate) fn records(&self) -> Vec<Read> {
+        read_back(&self.kafka.brokers(), &self.name)
     }
 
     /// Reads it from begin to end, and checks each value as a frame of a generator.
     pub(crate) fn read(&self, sent: &Value) -> Held {
         let consumer: BaseConsumer = ClientConfig::new()
-            .set("bootstrap.servers", brokers())
+            .set("bootstrap.servers", self.kafka.brokers())
             .set("group.id", "ringtap-test")
             .set("enable.auto.commit", "false")
             .set("check.crcs", "true")
@@ -140,13 +218,14 @@ impl Topic {
 
 impl Drop for Topic {
     fn drop(&mut self) {
-        let _ = blocking(admin().delete_topics(&[&self.name], &AdminOptions::new()));
+        let admin = admin(&self.kafka.brokers());
+        let _ = blocking(admin.delete_topics(&[&self.name], &AdminOptions::new()));
     }
 }
 
-fn admin() -> AdminClient<DefaultClientContext> {
+fn admin(brokers: &str) -> AdminClient<DefaultClientContext> {
     let mut config = ClientConfig::new();
-    config.set("bootstrap.servers", brokers()).create().unwrap()
+    config.set("bootstrap.servers", brokers).create().unwrap()
 }
 
 fn blocking<T>(future: impl Future<Output = T>) -> T {

@@ -7,6 +7,8 @@
 #![allow(clippy::unwrap_used, reason = "a test fails by panicking")]
 
 pub(crate) mod broker;
+pub(crate) mod producer;
+pub(crate) mod records;
 pub(crate) mod sensor;
 pub(crate) mod wire;
 

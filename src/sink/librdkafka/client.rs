@@ -489,12 +489,14 @@ impl Event<'_> {
         std::iter::from_fn(|| {
             // SAFETY: the event is alive; the message returned is the event's.
             let message = unsafe { sys::rd_kafka_event_message_next(self.event.as_ptr()) };
-            // SAFETY: it is null or a message that lives as long as the event.
-            let message = unsafe { message.as_ref() }?;
+            let message = NonNull::new(message.cast_mut())?;
+            // SAFETY: the message lives as long as the event, which is alive.
+            let slot = unsafe { (*message.as_ptr())._private };
+            let code = code(message);
             Some(Report {
-                slot: message._private.addr(),
-                code: message.err,
-                status: status(message),
+                slot: slot.addr(),
+                code,
+                status: status(message, code),
             })
         })
     }
@@ -507,13 +509,24 @@ impl Drop for Event<'_> {
     }
 }
 
+/// What the message says it failed by, read as the number it is in C: a broker may send one that this
+/// librdkafka has no name for.
 #[inline]
-fn status(message: &sys::rd_kafka_message_t) -> Status {
-    if message.err == Code::RD_KAFKA_RESP_ERR_NO_ERROR {
+fn code(message: NonNull<sys::rd_kafka_message_t>) -> Code {
+    // SAFETY: the message was just taken from an event that is alive.
+    let code = unsafe { &raw const (*message.as_ptr()).err };
+    // SAFETY: an enum of C is a number of this size, whatever its value.
+    let code = unsafe { code.cast::<i32>().read() };
+    Code::try_from(code).unwrap_or(Code::RD_KAFKA_RESP_ERR_UNKNOWN)
+}
+
+#[inline]
+fn status(message: NonNull<sys::rd_kafka_message_t>, code: Code) -> Status {
+    if code == Code::RD_KAFKA_RESP_ERR_NO_ERROR {
         return Status::Persisted;
     }
     // SAFETY: the message was just taken from an event that is alive.
-    match unsafe { sys::rd_kafka_message_status(message) } {
+    match unsafe { sys::rd_kafka_message_status(message.as_ptr()) } {
         sys::rd_kafka_msg_status_t::RD_KAFKA_MSG_STATUS_PERSISTED => Status::Persisted,
         sys::rd_kafka_msg_status_t::RD_KAFKA_MSG_STATUS_NOT_PERSISTED => Status::NotPersisted,
         sys::rd_kafka_msg_status_t::RD_KAFKA_MSG_STATUS_POSSIBLY_PERSISTED => {

@@ -18,6 +18,7 @@ pub(super) fn book(outcome: &mut Outcome, report: Report, acks: Acks) {
         Status::Persisted if acks == Acks::None => outcome.unconfirmed += 1,
         Status::Persisted => outcome.delivered += 1,
         Status::PossiblyPersisted => outcome.possibly_persisted += 1,
+        Status::NotPersisted if is_doubtful(report.code) => outcome.possibly_persisted += 1,
         Status::NotPersisted => fail(outcome, report.code),
     }
 }
@@ -45,6 +46,17 @@ pub(super) fn refusal(report: Report) -> Option<Code> {
             | Code::RD_KAFKA_RESP_ERR__FATAL
     );
     (report.status != Status::Persisted && !ours).then_some(report.code)
+}
+
+/// Whether librdkafka calls a record not persisted without knowing: it could not read the answer, or knows no
+/// name for the error in it.
+fn is_doubtful(code: Code) -> bool {
+    matches!(
+        code,
+        Code::RD_KAFKA_RESP_ERR_UNKNOWN
+            | Code::RD_KAFKA_RESP_ERR__BAD_MSG
+            | Code::RD_KAFKA_RESP_ERR__UNDERFLOW
+    )
 }
 
 fn reason(code: Code) -> Failed {
@@ -119,6 +131,9 @@ mod tests {
         assert_eq!(sent.not_persisted, [0; 6]);
         let unsent = booked(timed_out, Status::NotPersisted, Acks::All);
         assert_eq!(unsent.not_persisted[Failed::TimedOut as usize], 1);
+        let unread = Code::RD_KAFKA_RESP_ERR__BAD_MSG;
+        let unread = booked(unread, Status::NotPersisted, Acks::All);
+        assert_eq!(unread.possibly_persisted, 1);
         let large = Code::RD_KAFKA_RESP_ERR_MSG_SIZE_TOO_LARGE;
         let large = booked(large, Status::NotPersisted, Acks::All);
         assert_eq!(large.not_persisted[Failed::TooLarge as usize], 1);

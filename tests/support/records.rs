@@ -1,4 +1,7 @@
 //! Numbered packets in, records out.
+//!
+//! The rule: every batch that a sink gives back is kept by the numbers of its packets with what became of it, so
+//! that the topic is held against the fate of each batch and not against a sum.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::ops::Range;
@@ -11,14 +14,12 @@ use rdkafka::message::{Headers, Message};
 use rdkafka::{ClientConfig, Offset, TopicPartitionList};
 
 use ringtap::batch::{Batch, Origin};
-use ringtap::kafka::Settings;
 use ringtap::packet::{Clock, LinkType, Packet, Timestamp};
 use ringtap::record::{Encoding, KeyTime, RecordTime};
-use ringtap::sink::librdkafka::{Cluster, LibrdkafkaSink};
-use ringtap::sink::{Finished, Outcome, Sink};
+use ringtap::sink::{Finished, Outcome};
 
-/// Long enough for any machine; no test waits for it to pass.
-pub(crate) const PATIENCE: Duration = Duration::from_secs(60);
+use super::producer::Tested;
+use super::sensor::PATIENCE;
 
 /// 21 November 2026, in microseconds.
 const EPOCH: u64 = 1_795_219_200_000_000;
@@ -89,33 +90,22 @@ pub(crate) fn batches(count: u64, each: u64, encoding: &Encoding) -> Vec<Batch> 
         .collect()
 }
 
-pub(crate) fn settings(brokers: &str, more: &[&str]) -> Settings {
-    let mut settings = Settings::new();
-    settings.set("bootstrap.servers", brokers).unwrap();
-    for text in more {
-        settings.parse(text).unwrap();
-    }
-    settings
-}
-
-/// A sink for every partition of `topic`.
-pub(crate) fn sink(
-    brokers: &str,
-    topic: &str,
-    encoding: &Encoding,
-    more: &[&str],
-) -> LibrdkafkaSink {
-    let cluster = Cluster::connect(&settings(brokers, more), topic, PATIENCE).unwrap();
-    cluster.sink(cluster.share(0, 1), encoding).unwrap()
-}
-
 /// What became of everything that was sent.
-#[derive(Debug, Default)]
+#[derive(Clone, Debug, Default)]
 pub(crate) struct Total {
     pub(crate) sent: u64,
     pub(crate) given: usize,
     pub(crate) outcome: Outcome,
     pub(crate) batches: usize,
+    /// What became of each batch, by the number of its first packet.
+    pub(crate) fates: BTreeMap<u64, Fate>,
+}
+
+/// What became of one batch.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Fate {
+    pub(crate) records: u64,
+    pub(crate) outcome: Outcome,
 }
 
 impl Total {
@@ -124,6 +114,10 @@ impl Total {
             let outcome = finished.outcome;
             let records = u64::from(finished.batch.count());
             assert_eq!(accounted(&outcome), records, "{outcome:?}");
+            let first = finished.batch.records().next().unwrap();
+            let fate = Fate { records, outcome };
+            let known = self.fates.insert(number(first.value), fate);
+            assert!(known.is_none(), "a batch came back twice: {fate:?}");
             self.outcome.delivered += outcome.delivered;
             self.outcome.unconfirmed += outcome.unconfirmed;
             self.outcome.possibly_persisted += outcome.possibly_persisted;
@@ -146,14 +140,21 @@ impl Total {
 }
 
 fn accounted(outcome: &Outcome) -> u64 {
-    outcome.delivered
-        + outcome.unconfirmed
-        + outcome.possibly_persisted
-        + outcome.not_persisted.iter().sum::<u64>()
+    outcome.delivered + outcome.unconfirmed + outcome.possibly_persisted + not_persisted(outcome)
+}
+
+/// The records that are certainly not stored.
+pub(crate) fn not_persisted(outcome: &Outcome) -> u64 {
+    outcome.not_persisted.iter().sum()
+}
+
+/// The number of the packet with these bytes.
+fn number(bytes: &[u8]) -> u64 {
+    u64::from_be_bytes(bytes[..8].try_into().unwrap())
 }
 
 /// Sends one batch to a sink that has room.
-pub(crate) fn give(sink: &mut LibrdkafkaSink, batch: Batch, total: &mut Total) {
+pub(crate) fn give(sink: &mut Tested, batch: Batch, total: &mut Total) {
     total.sent += u64::from(batch.count());
     total.given += 1;
     sink.send(batch);
@@ -161,7 +162,7 @@ pub(crate) fn give(sink: &mut LibrdkafkaSink, batch: Batch, total: &mut Total) {
 
 /// Sends `batches` as the sink takes them and polls until none is out; `each` runs after every poll.
 pub(crate) fn drive(
-    sink: &mut LibrdkafkaSink,
+    sink: &mut Tested,
     batches: Vec<Batch>,
     total: &mut Total,
     mut each: impl FnMut(&Total),
@@ -187,7 +188,7 @@ pub(crate) fn drive(
 }
 
 /// Sends everything, finishes, and returns what became of it.
-pub(crate) fn run(mut sink: LibrdkafkaSink, batches: Vec<Batch>) -> Total {
+pub(crate) fn run(mut sink: Tested, batches: Vec<Batch>) -> Total {
     let mut total = Total::default();
     drive(&mut sink, batches, &mut total, |_| {});
     finish(&mut sink, &mut total, PATIENCE);
@@ -195,7 +196,7 @@ pub(crate) fn run(mut sink: LibrdkafkaSink, batches: Vec<Batch>) -> Total {
 }
 
 /// Finishes the sink and checks that every record has one fate.
-pub(crate) fn finish(sink: &mut LibrdkafkaSink, total: &mut Total, limit: Duration) {
+pub(crate) fn finish(sink: &mut Tested, total: &mut Total, limit: Duration) {
     let mut finished = Vec::new();
     sink.finish(Instant::now() + limit, &mut finished).unwrap();
     total.add(&finished);
@@ -214,7 +215,7 @@ pub(crate) struct Read {
 
 impl Read {
     pub(crate) fn number(&self) -> u64 {
-        u64::from_be_bytes(self.value[..8].try_into().unwrap())
+        number(&self.value)
     }
 
     /// Whether key and value are those of the packet whose number it bears.
@@ -270,39 +271,59 @@ pub(crate) fn read_back(brokers: &str, topic: &str) -> Vec<Read> {
     read
 }
 
-/// Panics unless the topic holds every record that was delivered, once, in order, and intact; what is
-/// possibly persisted may be there once.
+/// Panics unless the topic holds every record that was delivered, once, in order within its partition, and
+/// intact; none that was counted as not persisted; and what is possibly persisted at most once.
 pub(crate) fn check(read: &[Read], total: &Total) {
-    let mut seen: BTreeMap<u64, u32> = BTreeMap::new();
     let mut last: BTreeMap<i32, u64> = BTreeMap::new();
     for record in read {
-        assert!(record.is_intact(), "{record:?}");
-        *seen.entry(record.number()).or_default() += 1;
-        if let Some(before) = last.insert(record.partition, record.number()) {
-            assert!(
-                before < record.number(),
-                "{before} before {}",
-                record.number()
-            );
+        let number = record.number();
+        if let Some(before) = last.insert(record.partition, number) {
+            assert_ne!(before, number, "a record is there twice");
+            assert!(before < number, "{before} before {number}");
         }
     }
-    assert!(
-        seen.values().all(|times| *times == 1),
-        "a record is there twice"
-    );
-    let stored = seen.len() as u64;
-    let outcome = total.outcome;
-    assert!(
-        (outcome.delivered..=outcome.delivered + outcome.possibly_persisted).contains(&stored),
-        "{stored} in the topic, {outcome:?}"
-    );
+    let seen = times(read);
+    let twice: Vec<_> = seen.iter().filter(|(_, times)| **times > 1).collect();
+    assert!(twice.is_empty(), "records are there twice: {twice:?}");
+    check_fates(&seen, total);
 }
 
-/// As [`check`], for the mock cluster: it keeps no sequence numbers, so that what a client sends again after
-/// a lost answer is there twice.
+/// As [`check`], where what a client sends again after a lost answer is there twice: it has no sequence numbers,
+/// or the store keeps none.
 pub(crate) fn check_at_least_once(read: &[Read], total: &Total) {
     let mut seen = BTreeSet::new();
     let mut first = read.to_vec();
     first.retain(|record| seen.insert(record.number()));
     check(&first, total);
+}
+
+/// How often each number is there; panics at a record that is not what was sent.
+fn times(read: &[Read]) -> BTreeMap<u64, u32> {
+    let mut seen = BTreeMap::new();
+    for record in read {
+        assert!(record.is_intact(), "{record:?}");
+        *seen.entry(record.number()).or_default() += 1;
+    }
+    seen
+}
+
+/// Holds what is stored against the fate of each batch.
+fn check_fates(seen: &BTreeMap<u64, u32>, total: &Total) {
+    let mut known = 0;
+    for (&first, fate) in &total.fates {
+        let stored = seen.range(first..first + fate.records).count() as u64;
+        let Outcome {
+            delivered,
+            unconfirmed,
+            possibly_persisted,
+            ..
+        } = fate.outcome;
+        let most = delivered + unconfirmed + possibly_persisted;
+        assert!(
+            (delivered..=most).contains(&stored),
+            "of the batch from {first}, {stored} are in the topic: {fate:?}"
+        );
+        known += stored;
+    }
+    assert_eq!(known, seen.len() as u64, "records that nobody sent");
 }

@@ -1,0 +1,385 @@
+//! What can go wrong on the wire, between a producer and one broker.
+
+use std::time::{Duration, Instant};
+
+use kafka_protocol::error::ResponseError;
+use kafka_protocol::messages::ApiKey;
+
+use ringtap::counters::Failed;
+
+use crate::SHORT;
+use crate::load::{EACH, numbered};
+use crate::proxy::{ASKED, Act, Proxy, Rule, Side};
+use crate::support::broker::{Kafka, Topic};
+use crate::support::producer::{Producer, Tested};
+use crate::support::records::{BURSTS, Total, batch_of, check, drive, finish, not_persisted};
+use crate::support::sensor::PATIENCE;
+
+/// Batches that go through before the first fault, and with it.
+const BEFORE: u64 = 4;
+const MEANWHILE: u64 = 36;
+
+/// A producer that writes to a topic through a proxy.
+struct Case {
+    topic: Topic,
+    proxy: Proxy,
+    sink: Tested,
+    total: Total,
+    batches: u64,
+}
+
+impl Case {
+    /// A sink that has sent its first batches unharmed.
+    fn new(producer: Producer, more: &[&str]) -> Self {
+        let topic = Kafka::Current.topic(2, &[]);
+        let proxy = Proxy::before(&Kafka::Current.brokers());
+        Self::behind(producer, topic, proxy, more)
+    }
+
+    fn behind(producer: Producer, topic: Topic, proxy: Proxy, more: &[&str]) -> Self {
+        let more = [&SHORT, more].concat();
+        let sink = producer.sink(&proxy.brokers(), topic.name(), &BURSTS, &more);
+        let mut case = Self {
+            topic,
+            proxy,
+            sink,
+            total: Total::default(),
+            batches: 0,
+        };
+        case.send(BEFORE);
+        assert_eq!(case.total.outcome.delivered, BEFORE * EACH);
+        case
+    }
+
+    /// Sends batches and waits until each is answered for.
+    fn send(&mut self, batches: u64) {
+        self.send_while(batches, |_, _| {});
+    }
+
+    fn send_while(&mut self, batches: u64, mut each: impl FnMut(&Proxy, &Total)) {
+        let numbers = self.batches..self.batches + batches;
+        self.batches += batches;
+        let proxy = &self.proxy;
+        drive(
+            &mut self.sink,
+            numbered(numbers),
+            &mut self.total,
+            |total| each(proxy, total),
+        );
+    }
+
+    /// Ends it without faults, and holds the topic against what became of each record.
+    fn end(mut self) -> Total {
+        self.proxy.heal();
+        finish(&mut self.sink, &mut self.total, PATIENCE);
+        check(&self.topic.records(), &self.total);
+        self.total
+    }
+}
+
+/// Sends batches through faults that must not cost a record.
+fn costs_nothing(rules: &[Rule]) {
+    costs(rules, |_, total| {
+        assert_eq!(total.outcome.delivered, total.sent)
+    });
+}
+
+/// Sends batches through faults that may leave records in doubt: possibly persisted, and nothing worse.
+fn costs_certainty(rules: &[Rule]) {
+    costs(rules, |_, total| {
+        let outcome = total.outcome;
+        assert_eq!(outcome.delivered + outcome.possibly_persisted, total.sent);
+    });
+}
+
+fn costs(rules: &[Rule], judge: impl Fn(Producer, &Total) + Sync) {
+    Producer::each(|producer| {
+        let mut case = Case::new(producer, &[]);
+        for rule in rules {
+            case.proxy.plan(*rule);
+        }
+        case.send(MEANWHILE);
+        assert!(case.proxy.hits() >= rules.len(), "no fault was met");
+        let total = case.end();
+        println!("{rules:?}: {:?}", total.outcome);
+        judge(producer, &total);
+    });
+}
+
+#[test]
+fn answers_that_come_byte_by_byte_are_put_together() {
+    Producer::each(|producer| {
+        let topic = Kafka::Current.topic(2, &[]);
+        let proxy = Proxy::before(&Kafka::Current.brokers());
+        for api in ASKED {
+            proxy.plan(Rule {
+                api,
+                ..Rule::answers(0, usize::MAX, Act::Trickle)
+            });
+        }
+        let mut case = Case::behind(producer, topic, proxy, &[]);
+        case.send(MEANWHILE);
+        let total = case.end();
+        assert_eq!(total.outcome.delivered, total.sent);
+    });
+}
+
+#[test]
+fn a_broker_that_reads_in_sips_gets_every_byte() {
+    Producer::each(|producer| {
+        let topic = Kafka::Current.topic(2, &[]);
+        let proxy = Proxy::before(&Kafka::Current.brokers());
+        proxy.sip(true);
+        let mut case = Case::behind(producer, topic, proxy, &[]);
+        // A megabyte each: more than the kernel takes in one call.
+        let large = |at: u64| batch_of(at * 700..(at + 1) * 700, &BURSTS, |_| 1_400);
+        let batches = (1..9).map(large).collect();
+        drive(&mut case.sink, batches, &mut case.total, |_| {});
+        let total = case.end();
+        assert_eq!(total.outcome.delivered, total.sent);
+    });
+}
+
+#[test]
+fn answers_half_a_second_late_are_waited_for() {
+    costs_nothing(&[Rule::answers(1, 4, Act::Delay(Duration::from_millis(500)))]);
+}
+
+#[test]
+fn answers_later_than_the_request_timeout_are_not_needed() {
+    costs_nothing(&[Rule::answers(1, 2, Act::Delay(Duration::from_secs(5)))]);
+}
+
+#[test]
+fn a_reset_in_the_middle_of_a_request_costs_nothing() {
+    for at in [0, 3, 4, 20, 1_000] {
+        costs_nothing(&[Rule::requests(1, 2, Act::Cut(at))]);
+    }
+}
+
+#[test]
+fn a_reset_in_the_middle_of_an_answer_stores_nothing_twice() {
+    for at in [0, 3, 4, 20] {
+        costs_nothing(&[Rule::answers(1, 2, Act::Cut(at))]);
+    }
+}
+
+#[test]
+fn a_lost_answer_stores_nothing_twice() {
+    costs_nothing(&[Rule::answers(1, 1, Act::Lose)]);
+}
+
+#[test]
+fn a_broker_that_falls_silent_stores_nothing_twice() {
+    costs_nothing(&[Rule::answers(1, 2, Act::Mute)]);
+}
+
+#[test]
+fn a_connection_that_is_half_open_is_given_up() {
+    costs_nothing(&[Rule::requests(1, 1, Act::Hold)]);
+    costs_nothing(&[Rule::answers(1, 1, Act::Hold)]);
+}
+
+#[test]
+fn an_answer_of_two_gigabytes_is_not_waited_for() {
+    for length in [i32::MAX, 0x7000_0000, -1, 0, 3] {
+        // librdkafka gives up what it asked for on that connection; it cannot know whether it is stored.
+        costs_certainty(&[Rule::answers(1, 1, Act::Announce(length))]);
+    }
+}
+
+#[test]
+fn a_damaged_answer_stores_nothing_twice() {
+    // The correlation id, the tags of the head, the number of topics, the name, and what follows.
+    for at in [0, 3, 4, 5, 6, 12, 45] {
+        costs_certainty(&[Rule::answers(1, 1, Act::Flip(at))]);
+    }
+}
+
+#[test]
+fn answers_out_of_order_store_nothing_twice() {
+    costs_nothing(&[Rule::answers(1, 2, Act::Swap)]);
+}
+
+#[test]
+fn a_listener_that_closes_at_once_is_tried_again() {
+    Producer::each(|producer| {
+        let mut case = Case::new(producer, &[]);
+        case.proxy.slam(true);
+        case.proxy.reset();
+        let since = Instant::now();
+        case.send_while(MEANWHILE, |proxy, _| {
+            proxy.slam(since.elapsed() < Duration::from_secs(3));
+        });
+        let total = case.end();
+        assert_eq!(total.outcome.delivered, total.sent);
+    });
+}
+
+#[test]
+fn what_may_be_tried_again_is_and_is_stored_once() {
+    let retriable = [
+        ResponseError::UnknownTopicOrPartition,
+        ResponseError::LeaderNotAvailable,
+        ResponseError::NotLeaderOrFollower,
+        ResponseError::RequestTimedOut,
+        ResponseError::NotEnoughReplicas,
+        ResponseError::NotEnoughReplicasAfterAppend,
+        ResponseError::KafkaStorageError,
+    ];
+    for error in retriable {
+        for act in [Act::Refuse(error), Act::Rewrite(error)] {
+            let side = if matches!(act, Act::Refuse(_)) {
+                Side::Request
+            } else {
+                Side::Answer
+            };
+            costs_nothing(&[Rule {
+                side,
+                ..Rule::answers(1, 1, act)
+            }]);
+        }
+    }
+}
+
+#[test]
+fn a_duplicate_is_a_delivery() {
+    let error = ResponseError::DuplicateSequenceNumber;
+    costs_nothing(&[Rule::answers(1, 1, Act::Rewrite(error))]);
+}
+
+#[test]
+fn a_broker_that_is_not_ready_to_give_a_producer_id_is_asked_again() {
+    Producer::each(|producer| {
+        let topic = Kafka::Current.topic(2, &[]);
+        let proxy = Proxy::before(&Kafka::Current.brokers());
+        let errors = [
+            ResponseError::CoordinatorLoadInProgress,
+            ResponseError::CoordinatorNotAvailable,
+            ResponseError::NotController,
+        ];
+        for error in errors {
+            proxy.plan(Rule {
+                api: ApiKey::InitProducerId,
+                ..Rule::requests(0, 1, Act::Refuse(error))
+            });
+        }
+        let mut case = Case::behind(producer, topic, proxy, &[]);
+        assert!(case.proxy.hits() > 0);
+        case.send(MEANWHILE);
+        let total = case.end();
+        assert_eq!(total.outcome.delivered, total.sent);
+    });
+}
+
+#[test]
+fn a_producer_id_that_is_refused_is_replaced_and_nothing_is_stored_twice() {
+    let errors = [
+        ResponseError::OutOfOrderSequenceNumber,
+        ResponseError::UnknownProducerId,
+        ResponseError::InvalidProducerEpoch,
+    ];
+    for error in errors {
+        Producer::each(|producer| {
+            let mut case = Case::new(producer, &[]);
+            case.proxy.plan(Rule::requests(1, 1, Act::Refuse(error)));
+            case.send(MEANWHILE);
+            assert_eq!(case.proxy.hits(), 1);
+            let before = case.total.outcome.delivered;
+            case.send(BEFORE);
+            assert_eq!(case.total.outcome.delivered, before + BEFORE * EACH);
+            case.end();
+        });
+    }
+}
+
+#[test]
+fn what_is_refused_for_good_is_counted_by_its_reason_and_the_rest_goes_on() {
+    let cases = [
+        (ResponseError::InvalidRecord, Failed::Refused),
+        (ResponseError::PolicyViolation, Failed::Refused),
+        (
+            ResponseError::TopicAuthorizationFailed,
+            Failed::NotAuthorized,
+        ),
+        (
+            ResponseError::ClusterAuthorizationFailed,
+            Failed::NotAuthorized,
+        ),
+    ];
+    for (error, reason) in cases {
+        Producer::each(|producer| {
+            let mut case = Case::new(producer, &[]);
+            case.proxy.plan(Rule::requests(1, 1, Act::Refuse(error)));
+            case.send(MEANWHILE);
+            assert_eq!(case.proxy.hits(), 1);
+            let outcome = case.total.outcome;
+            assert!(outcome.not_persisted[reason as usize] > 0, "{outcome:?}");
+            let before = outcome.delivered;
+            let end = Instant::now() + PATIENCE;
+            while case.total.outcome.delivered == before {
+                assert!(Instant::now() < end, "nothing is delivered any more");
+                case.send(1);
+            }
+            case.end();
+        });
+    }
+}
+
+#[test]
+fn an_error_that_nobody_knows_leaves_records_possibly_persisted() {
+    for code in [
+        ResponseError::Unknown(999),
+        ResponseError::UnknownServerError,
+    ] {
+        for rule in [
+            Rule::requests(1, 1, Act::Refuse(code)),
+            Rule::answers(1, 1, Act::Rewrite(code)),
+        ] {
+            costs(&[rule], |_, total| {
+                let outcome = total.outcome;
+                assert!(outcome.possibly_persisted > 0, "{outcome:?}");
+                assert!(outcome.delivered > BEFORE * EACH, "{outcome:?}");
+            });
+        }
+    }
+}
+
+#[test]
+fn answers_that_never_come_leave_records_possibly_persisted() {
+    Producer::each(|producer| {
+        let mut case = Case::new(producer, &["delivery.timeout.ms=4000"]);
+        case.proxy.plan(Rule::answers(0, usize::MAX, Act::Mute));
+        case.send(BEFORE);
+        let outcome = case.total.outcome;
+        assert!(outcome.possibly_persisted > 0, "{outcome:?}");
+        assert_eq!(outcome.delivered, BEFORE * EACH);
+        case.proxy.heal();
+        case.send(MEANWHILE);
+        let total = case.end();
+        let outcome = total.outcome;
+        assert_eq!(
+            outcome.delivered,
+            (BEFORE + MEANWHILE) * EACH,
+            "{outcome:?}"
+        );
+    });
+}
+
+#[test]
+fn requests_that_never_arrive_are_not_in_the_topic() {
+    Producer::each(|producer| {
+        let mut case = Case::new(producer, &["delivery.timeout.ms=4000"]);
+        case.proxy.plan(Rule::requests(0, usize::MAX, Act::Lose));
+        case.send(BEFORE);
+        let outcome = case.total.outcome;
+        assert_eq!(outcome.delivered, BEFORE * EACH);
+        assert_eq!(
+            outcome.possibly_persisted + not_persisted(&outcome),
+            BEFORE * EACH
+        );
+        case.proxy.heal();
+        case.send(MEANWHILE);
+        case.end();
+    });
+}

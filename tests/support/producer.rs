@@ -1,0 +1,69 @@
+//! The producers under test: each case is written once and run over both.
+
+use std::thread;
+
+use ringtap::kafka::Settings;
+use ringtap::record::Encoding;
+use ringtap::sink::{Sink, librdkafka};
+
+use super::sensor::PATIENCE;
+
+/// A sink of either producer.
+pub(crate) type Tested = Box<dyn Sink + Send>;
+
+/// A way into Kafka.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Producer {
+    /// Through librdkafka.
+    Librdkafka,
+}
+
+impl Producer {
+    /// Every producer.
+    pub(crate) const ALL: [Self; 1] = [Self::Librdkafka];
+
+    /// As `--producer` takes it, and as a topic's name may hold it.
+    pub(crate) fn name(self) -> &'static str {
+        match self {
+            Self::Librdkafka => "librdkafka",
+        }
+    }
+
+    /// Runs a case over every producer, all at the same time, each in a thread that bears its name.
+    pub(crate) fn each(case: impl Fn(Self) + Sync) {
+        let case = &case;
+        thread::scope(|scope| {
+            for producer in Self::ALL {
+                let thread = thread::Builder::new().name(producer.name().to_owned());
+                thread.spawn_scoped(scope, move || case(producer)).unwrap();
+            }
+        });
+    }
+
+    /// A sink for every partition of `topic`.
+    pub(crate) fn sink(
+        self,
+        brokers: &str,
+        topic: &str,
+        encoding: &Encoding,
+        more: &[&str],
+    ) -> Tested {
+        let settings = settings(brokers, more);
+        match self {
+            Self::Librdkafka => {
+                let cluster = librdkafka::Cluster::connect(&settings, topic, PATIENCE).unwrap();
+                Box::new(cluster.sink(cluster.share(0, 1), encoding).unwrap())
+            }
+        }
+    }
+}
+
+/// The settings that a user writes with `-k` and `-X`.
+pub(crate) fn settings(brokers: &str, more: &[&str]) -> Settings {
+    let mut settings = Settings::new();
+    settings.set("bootstrap.servers", brokers).unwrap();
+    for text in more {
+        settings.parse(text).unwrap();
+    }
+    settings
+}
