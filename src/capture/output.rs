@@ -182,7 +182,7 @@ pub(super) fn open(
             let start = Start {
                 topic,
                 partitions: cluster.partitions(),
-                brokers: cluster.brokers().len(),
+                brokers: cluster.brokers().count(),
                 queues: queues.len(),
             };
             start.say("publishing natively", reason, cluster.settings());

@@ -154,13 +154,16 @@ pub(crate) struct ApiVersion {
 
 /// The answer to ApiVersions: an error code, and what the broker speaks.
 ///
-/// Its header has no tagged fields, whatever the version (KIP-511). An error comes in version 0.
+/// Its header has no tagged fields, whatever the version (KIP-511). Of a refusal of the version no more is
+/// read than the code: brokers write the rest in more than one form.
 pub(crate) fn api_versions(bytes: &[u8], version: i16) -> Read<(i16, Vec<ApiVersion>)> {
     const UNSUPPORTED_VERSION: i16 = 35;
-    let mut reader = Reader::new(bytes, false);
+    let mut reader = Reader::new(bytes, version >= 3);
     let code = reader.i16()?;
-    reader.flexible = version >= 3 && code != UNSUPPORTED_VERSION;
     let mut versions = Vec::new();
+    if code == UNSUPPORTED_VERSION {
+        return Ok((code, versions));
+    }
     reader.each(|reader| {
         versions.push(ApiVersion {
             key: reader.i16()?,

@@ -87,10 +87,29 @@ pub(crate) enum Event {
 
 /// Everything there is to know of the topic.
 #[derive(Clone, Debug, Default)]
-pub(crate) struct Topology {
+struct Topology {
     /// Nil where the brokers know no ids.
     id: Uuid,
     leaders: Vec<Leader>,
+}
+
+/// What one client has learnt and another may begin with.
+#[derive(Clone, Debug, Default)]
+pub(crate) struct Known {
+    topology: Topology,
+    nodes: Vec<(i32, BrokerAddress)>,
+}
+
+impl Known {
+    /// The number of partitions.
+    pub(crate) fn partitions(&self) -> usize {
+        self.topology.leaders.len()
+    }
+
+    /// The brokers of the cluster.
+    pub(crate) fn brokers(&self) -> impl Iterator<Item = &BrokerAddress> {
+        self.nodes.iter().map(|(_, address)| address)
+    }
 }
 
 #[derive(Debug)]
@@ -115,17 +134,23 @@ pub(crate) struct Client {
 }
 
 impl Client {
-    /// A client that begins with the brokers that were named.
+    /// A client that begins with the brokers that were named, and with what is known already.
     ///
     /// It writes to every partition whose number divided by `share.1` leaves `share.0`.
-    pub(crate) fn new(terms: Terms, share: (usize, usize)) -> io::Result<Self> {
-        let named = terms.bootstrap.iter();
+    pub(crate) fn new(terms: Terms, share: (usize, usize), known: &Known) -> io::Result<Self> {
+        let nodes = known.nodes.iter();
+        let mut links: Vec<_> = nodes
+            .map(|(node, address)| Link::new(Some(*node), address.clone()))
+            .collect();
+        for broker in &terms.bootstrap {
+            if !links.iter().any(|link| link.address == *broker) {
+                links.push(Link::new(None, broker.clone()));
+            }
+        }
         Ok(Self {
-            links: named
-                .map(|broker| Link::new(None, broker.clone()))
-                .collect(),
+            links,
             resolver: Resolver::new()?,
-            topology: Topology::default(),
+            topology: known.topology.clone(),
             share,
             refresh: Refresh {
                 due: Instant::now(),
@@ -135,6 +160,17 @@ impl Client {
             lost: Vec::new(),
             terms,
         })
+    }
+
+    /// What it has learnt.
+    pub(crate) fn known(&self) -> Known {
+        let nodes = self.links.iter();
+        Known {
+            topology: self.topology.clone(),
+            nodes: nodes
+                .filter_map(|link| Some((link.node?, link.address.clone())))
+                .collect(),
+        }
     }
 
     /// The number of partitions, as far as known.
@@ -154,12 +190,6 @@ impl Client {
         let at = usize::try_from(partition).ok()?;
         let leader = self.topology.leaders.get(at)?;
         (leader.code == 0 && leader.node >= 0).then_some(leader.node)
-    }
-
-    /// The brokers of the cluster.
-    pub(crate) fn brokers(&self) -> impl Iterator<Item = &BrokerAddress> {
-        let nodes = self.links.iter().filter(|link| link.node.is_some());
-        nodes.map(|link| &link.address)
     }
 
     /// What stands in the way of each broker that was not reached.

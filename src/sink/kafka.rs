@@ -23,7 +23,7 @@ use kafka_protocol::error::ResponseError;
 use uuid::Uuid;
 
 use crate::batch::Batch;
-use crate::kafka::client::{Client, Event};
+use crate::kafka::client::{Client, Event, Known};
 use crate::kafka::partition::{Dispatch, Ended, Partition};
 use crate::kafka::request::Produce;
 use crate::kafka::settings::{Acks, NativeSettings};
@@ -33,7 +33,8 @@ use crate::sink::{Finished, Sink, SinkError};
 pub use connect::{Cluster, CreateTopic};
 use slots::Slots;
 
-/// How many batches may wait for a partition that nothing can be sent to, chosen before that was known.
+/// How many batches may lie here that cannot be sent at once: one follows on an answer without a pause, and
+/// all others fill up in the ring meanwhile.
 const PARKED: usize = 2;
 
 /// The longest that a broker may ask us to leave it alone; more is a damaged answer.
@@ -47,6 +48,8 @@ pub struct KafkaSink {
     topic: String,
     partitions: Vec<Partition>,
     slots: Slots,
+    /// The largest batch that is offered to a broker, in bytes.
+    max_batch: usize,
     /// The partition that the next batch is offered to first.
     next: usize,
     events: Vec<Event>,
@@ -61,13 +64,19 @@ pub struct KafkaSink {
 
 impl KafkaSink {
     /// A sink for the partitions whose number divided by `share.1` leaves `share.0`.
-    fn new(settings: NativeSettings, share: (usize, usize)) -> io::Result<Self> {
-        Ok(Self {
-            client: Client::new(settings.terms.clone(), share)?,
+    fn new(
+        settings: NativeSettings,
+        share: (usize, usize),
+        known: &Known,
+        max_batch: usize,
+    ) -> io::Result<Self> {
+        let mut sink = Self {
+            client: Client::new(settings.terms.clone(), share, known)?,
             topic: settings.terms.topic.clone(),
             is_idempotent: settings.is_idempotent,
             partitions: Vec::new(),
             slots: Slots::default(),
+            max_batch,
             next: 0,
             events: Vec::new(),
             ended: Vec::new(),
@@ -75,14 +84,17 @@ impl KafkaSink {
             told: Vec::new(),
             broken: None,
             settings,
-        })
+        };
+        sink.rearrange();
+        Ok(sink)
     }
 
-    /// The partition that takes the next batch: each in turn, of those that can send it at once.
-    fn choose(&self, now: Instant) -> Option<usize> {
+    /// The partition that takes the next batch: each in turn, of those that can send it at once; where none
+    /// can, the next.
+    fn choose(&self, now: Instant) -> usize {
         let count = self.partitions.len();
-        let turn = (0..count).map(|step| (self.next + step) % count);
-        turn.into_iter().find(|at| self.is_open(*at, now))
+        let mut turn = (0..count).map(|step| (self.next + step) % count);
+        turn.find(|at| self.is_open(*at, now)).unwrap_or(self.next)
     }
 
     fn is_open(&self, at: usize, now: Instant) -> bool {
@@ -138,7 +150,16 @@ impl KafkaSink {
 
     fn dispatch(&mut self, at: usize, node: i32, dispatch: &Dispatch, now: Instant) -> bool {
         let partition = &mut self.partitions[at];
+        let slot = dispatch.slot;
         let records = self.slots.seal(dispatch);
+        if records > self.max_batch {
+            self.slots.release(slot);
+            self.slots.follow(self.max_batch);
+            let patience = &self.settings.patience;
+            let ended = partition.answer(slot, Verdict::TooLarge, now, patience);
+            self.ended.extend(ended);
+            return true;
+        }
         let request = Produce {
             acks: match self.settings.acks {
                 Acks::All => -1,
@@ -155,9 +176,9 @@ impl KafkaSink {
             topic: "",
             topic_id: Uuid::nil(),
         };
-        let is_sent = self.client.produce(node, dispatch.slot, request, now);
+        let is_sent = self.client.produce(node, slot, request, now);
         if !is_sent {
-            let slot = dispatch.slot;
+            self.slots.release(slot);
             let ended = partition.lose(slot, false, now, &self.settings.patience);
             self.ended.extend(ended);
         }
@@ -182,10 +203,11 @@ impl KafkaSink {
                 let Some(at) = self.place_of(slot) else {
                     return;
                 };
-                self.slots.release(slot);
                 if verdict == Verdict::TooLarge {
                     self.slots.refuse(slot);
+                    self.client.ask_limit(now);
                 }
+                self.slots.release(slot);
                 let ended = self.partitions[at].answer(slot, verdict, now, &patience);
                 self.ended.extend(ended);
             }
@@ -222,7 +244,11 @@ impl KafkaSink {
             }
             Event::Topology => self.rearrange(),
             Event::TopicRefused(code) => self.tell_topic(code),
-            Event::Limit(_) | Event::Created(..) => {}
+            Event::Limit(Some(bytes)) => {
+                self.max_batch = usize::try_from(bytes).unwrap_or(usize::MAX);
+                self.slots.follow(self.max_batch);
+            }
+            Event::Limit(None) | Event::Created(..) => {}
         }
     }
 
@@ -353,12 +379,12 @@ impl KafkaSink {
 
 impl Sink for KafkaSink {
     fn has_room(&self) -> bool {
-        self.slots.parked() < PARKED && self.choose(Instant::now()).is_some()
+        self.slots.parked() < PARKED && !self.partitions.is_empty()
     }
 
     fn send(&mut self, batch: Batch) {
         let now = Instant::now();
-        let at = self.choose(now).unwrap_or(self.next);
+        let at = self.choose(now);
         let records = batch.count();
         let deadline = now + self.settings.patience.delivery;
         let slot = self.slots.put(batch, at);

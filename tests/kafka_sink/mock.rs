@@ -138,16 +138,32 @@ fn a_record_larger_than_the_limit_is_counted_and_the_capture_goes_on() {
 }
 
 #[test]
+fn a_batch_that_a_broker_finds_too_large_is_offered_in_halves() {
+    for more in [&["enable.idempotence=false"][..], &[]] {
+        let (mock, brokers) = mock(1);
+        let refused = [Code::RD_KAFKA_RESP_ERR_MSG_SIZE_TOO_LARGE; 3];
+        mock.request_errors(RDKafkaApiKey::Produce, &refused);
+        let sink = Producer::Native.sink(&brokers, TOPIC, &BURSTS, more);
+        let total = run(sink, batches(4, 100, &BURSTS));
+        assert_eq!(total.outcome.delivered, 400);
+        check(&read_back(&brokers, TOPIC), &total);
+    }
+}
+
+#[test]
 fn what_the_broker_refuses_for_good_is_counted_by_its_reason() {
     Producer::each(|producer| {
-        let cases = [
-            (Code::RD_KAFKA_RESP_ERR_MSG_SIZE_TOO_LARGE, Failed::TooLarge),
+        let mut cases = vec![
             (
                 Code::RD_KAFKA_RESP_ERR_TOPIC_AUTHORIZATION_FAILED,
                 Failed::NotAuthorized,
             ),
             (Code::RD_KAFKA_RESP_ERR_INVALID_RECORD, Failed::Refused),
         ];
+        if producer == Producer::Librdkafka {
+            // The native producer offers the halves instead.
+            cases.push((Code::RD_KAFKA_RESP_ERR_MSG_SIZE_TOO_LARGE, Failed::TooLarge));
+        }
         for (code, reason) in cases {
             for more in [&["enable.idempotence=false"][..], &[]] {
                 let (mock, brokers) = mock(1);

@@ -4,7 +4,7 @@ use std::thread;
 
 use ringtap::kafka::Settings;
 use ringtap::record::Encoding;
-use ringtap::sink::{Sink, librdkafka};
+use ringtap::sink::{Sink, kafka, librdkafka};
 
 use super::sensor::PATIENCE;
 
@@ -14,17 +14,20 @@ pub(crate) type Tested = Box<dyn Sink + Send>;
 /// A way into Kafka.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Producer {
+    /// By ringtap itself.
+    Native,
     /// Through librdkafka.
     Librdkafka,
 }
 
 impl Producer {
     /// Every producer.
-    pub(crate) const ALL: [Self; 1] = [Self::Librdkafka];
+    pub(crate) const ALL: [Self; 2] = [Self::Native, Self::Librdkafka];
 
     /// As `--producer` takes it, and as a topic's name may hold it.
     pub(crate) fn name(self) -> &'static str {
         match self {
+            Self::Native => "native",
             Self::Librdkafka => "librdkafka",
         }
     }
@@ -50,6 +53,10 @@ impl Producer {
     ) -> Tested {
         let settings = settings(brokers, more);
         match self {
+            Self::Native => {
+                let cluster = kafka::Cluster::connect(&settings, topic, None, PATIENCE).unwrap();
+                Box::new(cluster.sink(0, 1).unwrap())
+            }
             Self::Librdkafka => {
                 let cluster = librdkafka::Cluster::connect(&settings, topic, PATIENCE).unwrap();
                 Box::new(cluster.sink(cluster.share(0, 1), encoding).unwrap())

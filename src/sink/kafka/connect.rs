@@ -10,7 +10,7 @@ use std::time::{Duration, Instant};
 use kafka_protocol::error::ResponseError;
 
 use crate::kafka::BrokerAddress;
-use crate::kafka::client::{Client, Event, Obstacle};
+use crate::kafka::client::{Client, Event, Known, Obstacle};
 use crate::kafka::connect::{ClientError, ConnectError, Trouble};
 use crate::kafka::connection::Bodies;
 use crate::kafka::settings::{NativeSettings, ProducerSettings, Settings};
@@ -29,7 +29,7 @@ const LONGEST_WAIT: Duration = Duration::from_millis(200);
 const LIMIT_ANSWER: Duration = Duration::from_secs(3);
 
 /// What a broker takes unless it is told otherwise: `message.max.bytes` of Kafka.
-const DEFAULT_LIMIT: u32 = 1_048_588;
+const DEFAULT_LIMIT: usize = 1_048_588;
 
 /// A topic that is to be made where it is missing (`--create-topic`).
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -45,9 +45,8 @@ pub struct CreateTopic {
 pub struct Cluster {
     producer: ProducerSettings,
     native: NativeSettings,
-    partitions: usize,
-    brokers: Vec<BrokerAddress>,
-    max_batch: usize,
+    known: Known,
+    max_batch: Option<usize>,
 }
 
 impl Cluster {
@@ -64,7 +63,8 @@ impl Cluster {
         topic::check(topic)?;
         let producer = settings.producer()?;
         let native = NativeSettings::new(&producer, topic)?;
-        let client = Client::new(native.terms.clone(), (0, 1)).map_err(no_descriptor)?;
+        let client = Client::new(native.terms.clone(), (0, 1), &Known::default());
+        let client = client.map_err(no_descriptor)?;
         let mut asking = Asking {
             client,
             native: &native,
@@ -74,14 +74,13 @@ impl Cluster {
         };
         asking.first_answer(create)?;
         let told = asking.limit();
-        let client = asking.client;
         let written = settings.get("message.max.bytes");
         let written = written.and_then(|bytes| bytes.parse().ok());
-        let max_batch = written.or(told).unwrap_or(DEFAULT_LIMIT);
         Ok(Self {
-            partitions: client.partitions(),
-            brokers: client.brokers().cloned().collect(),
-            max_batch: usize::try_from(max_batch).unwrap_or(usize::MAX),
+            known: asking.client.known(),
+            max_batch: written
+                .or(told)
+                .and_then(|bytes: u32| bytes.try_into().ok()),
             producer,
             native,
         })
@@ -89,17 +88,18 @@ impl Cluster {
 
     /// The number of partitions of the topic; at least 1.
     pub fn partitions(&self) -> usize {
-        self.partitions
+        self.known.partitions()
     }
 
     /// The brokers of the cluster, as they advertise themselves.
-    pub fn brokers(&self) -> &[BrokerAddress] {
-        &self.brokers
+    pub fn brokers(&self) -> impl Iterator<Item = &BrokerAddress> {
+        self.known.brokers()
     }
 
-    /// The largest record batch that may be sent, in bytes.
+    /// The largest record batch that may be sent, in bytes: what the user says, else what the broker tells,
+    /// else what brokers take unless they are told otherwise.
     pub fn max_batch(&self) -> usize {
-        self.max_batch
+        self.max_batch.unwrap_or(DEFAULT_LIMIT)
     }
 
     /// The settings in use, defaults among them, and what the user is to be told of them.
@@ -109,14 +109,9 @@ impl Cluster {
 
     /// Sink number `index` of `sinks`: its partitions are those whose number divided by `sinks` leaves `index`.
     pub fn sink(&self, index: usize, sinks: usize) -> Result<KafkaSink, ConnectError> {
-        let mut native = self.native.clone();
-        // One answer is there already, and every broker is known.
-        for broker in &self.brokers {
-            if !native.terms.bootstrap.contains(broker) {
-                native.terms.bootstrap.push(broker.clone());
-            }
-        }
-        KafkaSink::new(native, (index, sinks)).map_err(no_descriptor)
+        let max_batch = self.max_batch.unwrap_or(usize::MAX);
+        let sink = KafkaSink::new(self.native.clone(), (index, sinks), &self.known, max_batch);
+        sink.map_err(no_descriptor)
     }
 }
 

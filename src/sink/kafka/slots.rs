@@ -99,13 +99,25 @@ impl Slots {
         self.reserved_for.take_if(|reserved| *reserved == slot);
     }
 
-    /// Notes that what was sent of `slot` is too large: batches are made half as long from here on.
+    /// Has batches made of at most `bytes` from here on.
+    pub(super) fn follow(&mut self, bytes: usize) {
+        self.limit = Some(bytes);
+    }
+
+    /// Notes that a broker finds what is out in `slot` too large: while nobody knows how large a batch may be,
+    /// half of that is tried. Of a single record nothing follows for others.
     pub(super) fn refuse(&mut self, slot: usize) {
-        let Some(held) = self.slots.get(slot).and_then(Option::as_ref) else {
-            return;
+        let refused = match &self.reserve {
+            Some(reserve) if self.reserved_for == Some(slot) => reserve,
+            _ => match self.slots.get(slot).and_then(Option::as_ref) {
+                Some(held) => &held.batch,
+                None => return,
+            },
         };
-        let half = held.batch.len() / 2;
-        self.limit = Some(self.limit.map_or(half, |limit| limit.min(half)));
+        if refused.count() > 1 {
+            let half = refused.len() / 2;
+            self.limit = Some(self.limit.map_or(half, |limit| limit.min(half)));
+        }
     }
 }
 
