@@ -19,7 +19,7 @@ use crate::support::sensor::{PATIENCE, eventually};
 pub(crate) const EACH: u64 = 100;
 
 /// The time from one batch to the next: 10,000 records a second.
-const PACE: Duration = Duration::from_millis(10);
+pub(crate) const PACE: Duration = Duration::from_millis(10);
 
 /// A sink that is given batches step by step.
 pub(crate) struct Writer {
@@ -104,13 +104,13 @@ struct Shared {
 }
 
 impl Load {
-    /// Sends batches to `sink`, one each [`PACE`] where it has room, until it is told to stop.
-    pub(crate) fn start(sink: Tested) -> Self {
+    /// Sends batches to `sink`, one each `pace` where it has room, until it is told to stop.
+    pub(crate) fn start(sink: Tested, pace: Duration) -> Self {
         let shared = Arc::new(Shared::default());
         let seen = Arc::clone(&shared);
         let name = thread::current().name().unwrap_or("load").to_owned();
         let thread = thread::Builder::new().name(name);
-        let thread = thread.spawn(move || seen.run(sink)).unwrap();
+        let thread = thread.spawn(move || seen.run(sink, pace)).unwrap();
         Self { shared, thread }
     }
 
@@ -135,7 +135,7 @@ impl Load {
 }
 
 impl Shared {
-    fn run(&self, mut sink: Tested) -> Total {
+    fn run(&self, mut sink: Tested, pace: Duration) -> Total {
         let wake = EventFd::new().unwrap();
         let mut total = Total::default();
         let mut finished = Vec::new();
@@ -147,9 +147,9 @@ impl Shared {
                 let numbers = number..number + EACH;
                 number = numbers.end;
                 give(&mut sink, batch_of(numbers, &BURSTS, |_| 60), &mut total);
-                next = now + PACE;
+                next = now + pace;
             }
-            sink.poll(wake.as_fd(), PACE, &mut finished).unwrap();
+            sink.poll(wake.as_fd(), pace, &mut finished).unwrap();
             total.add(&finished);
             finished.clear();
             let delivered = total.outcome.delivered;

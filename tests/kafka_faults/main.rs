@@ -11,10 +11,12 @@
 
 mod admin;
 mod cluster;
+mod everybody;
 mod load;
 mod mock;
 mod nodes;
 mod proxy;
+mod soak;
 #[path = "../support/mod.rs"]
 mod support;
 mod topic;

@@ -9,7 +9,7 @@ use rdkafka::mocking::MockCluster;
 use rdkafka::producer::DefaultProducerContext;
 use rdkafka::types::{RDKafkaApiKey as Api, RDKafkaRespErr as Code};
 
-use crate::load::{EACH, Load, Writer};
+use crate::load::{EACH, Load, PACE, Writer};
 use crate::support::producer::Producer;
 use crate::support::records::{BURSTS, Total, check_at_least_once, read_back};
 use crate::{SHORT, lasting};
@@ -89,7 +89,7 @@ fn a_cluster_that_is_away_for_long_costs_nothing() {
         let mock = mock();
         let more = [&SHORT[..], &["delivery.timeout.ms=180000"]].concat();
         let sink = producer.sink(&mock.bootstrap_servers(), TOPIC, &BURSTS, &more);
-        let load = Load::start(sink);
+        let load = Load::start(sink, PACE);
         load.wait_for(SOME * EACH);
         mock.broker_down(-1).unwrap();
         thread::sleep(lasting(15, 60));
@@ -104,7 +104,7 @@ fn brokers_that_go_in_turn_and_leaders_that_move_cost_nothing() {
     Producer::each(|producer| {
         let mock = mock();
         let sink = producer.sink(&mock.bootstrap_servers(), TOPIC, &BURSTS, &SHORT);
-        let load = Load::start(sink);
+        let load = Load::start(sink, PACE);
         for broker in 1..=BROKERS {
             mock.partition_leader(TOPIC, 0, Some(broker)).unwrap();
             mock.partition_leader(TOPIC, 1, Some(broker % BROKERS + 1))

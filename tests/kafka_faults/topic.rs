@@ -7,7 +7,7 @@ use ringtap::counters::Failed;
 
 use crate::SHORT;
 use crate::admin::Admin;
-use crate::load::{EACH, Load, Writer};
+use crate::load::{EACH, Load, PACE, Writer};
 use crate::nodes::whole;
 use crate::proxy::Proxy;
 use crate::support::broker::Kafka;
@@ -25,7 +25,7 @@ fn partitions_that_are_added_cost_nothing() {
     let _whole = whole();
     Producer::each(|producer| {
         let topic = Kafka::Cluster.topic(2, &[]);
-        let load = Load::start(topic.under(producer, &BURSTS, &SHORT));
+        let load = Load::start(topic.under(producer, &BURSTS, &SHORT), PACE);
         load.wait_for(SOME * EACH);
         CLUSTER.raise(topic.name(), 4);
         CLUSTER.settled(topic.name());
