@@ -49,10 +49,10 @@ impl Everybody {
             let topic = Kafka::Cluster.topic(2, &[]);
             let short: String = SHORT.map(|setting| format!(" -X {setting}")).concat();
             let words = format!(
-                "--source synthetic,size=imix,flows=16,pps={} --drain 60 -k {brokers} -t {} {}{short}",
+                "--source synthetic,size=imix,flows=16,pps={} --drain 60 -k {brokers} -t {} --producer {}{short}",
                 rate.0,
                 topic.name(),
-                producer.flag(),
+                producer.name(),
             );
             (topic, Start::new(&words).ready())
         });

@@ -277,10 +277,6 @@ fn what_is_refused_for_good_is_counted_by_its_reason_and_the_rest_goes_on() {
             ResponseError::TopicAuthorizationFailed,
             Failed::NotAuthorized,
         ),
-        (
-            ResponseError::ClusterAuthorizationFailed,
-            Failed::NotAuthorized,
-        ),
     ];
     for (error, reason) in cases {
         Producer::each(|producer| {

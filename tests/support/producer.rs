@@ -4,7 +4,7 @@ use std::thread;
 
 use ringtap::kafka::Settings;
 use ringtap::record::Encoding;
-use ringtap::sink::{Sink, librdkafka};
+use ringtap::sink::{Sink, kafka, librdkafka};
 
 use super::sensor::PATIENCE;
 
@@ -14,40 +14,32 @@ pub(crate) type Tested = Box<dyn Sink + Send>;
 /// A way into Kafka.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Producer {
+    /// By ringtap itself.
+    Native,
     /// Through librdkafka.
     Librdkafka,
 }
 
 impl Producer {
     /// Every producer.
-    pub(crate) const ALL: [Self; 1] = [Self::Librdkafka];
+    pub(crate) const ALL: [Self; 2] = [Self::Native, Self::Librdkafka];
 
     /// As `--producer` takes it, and as a topic's name may hold it.
     pub(crate) fn name(self) -> &'static str {
         match self {
+            Self::Native => "native",
             Self::Librdkafka => "librdkafka",
-        }
-    }
-
-    /// What has the program use it.
-    pub(crate) fn flag(self) -> &'static str {
-        match self {
-            Self::Librdkafka => "",
         }
     }
 
     /// Whether it writes to partitions that its topic is given while it runs.
     pub(crate) fn takes_new_partitions(self) -> bool {
-        match self {
-            Self::Librdkafka => false,
-        }
+        self == Self::Native
     }
 
     /// Whether it cuts batches that the broker suddenly takes for too large into smaller ones.
     pub(crate) fn follows_a_lowered_limit(self) -> bool {
-        match self {
-            Self::Librdkafka => false,
-        }
+        self == Self::Native
     }
 
     /// Runs a case over every producer, all at the same time, each in a thread that bears its name.
@@ -71,6 +63,10 @@ impl Producer {
     ) -> Tested {
         let settings = settings(brokers, more);
         match self {
+            Self::Native => {
+                let cluster = kafka::Cluster::connect(&settings, topic, None, PATIENCE).unwrap();
+                Box::new(cluster.sink(0, 1).unwrap())
+            }
             Self::Librdkafka => {
                 let cluster = librdkafka::Cluster::connect(&settings, topic, PATIENCE).unwrap();
                 Box::new(cluster.sink(cluster.share(0, 1), encoding).unwrap())
