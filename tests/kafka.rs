@@ -8,11 +8,9 @@ use std::path::Path;
 use std::process::Command;
 use std::sync::{RwLock, RwLockReadGuard};
 
-use serde_json::{Value, json};
-
-use support::broker::{Held, Topic, brokers, kafka};
-use support::sensor::{Ended, Start};
-use support::{RINGTAP, balanced, code, count, run, said, sound, sum, verify};
+use support::broker::{Topic, accounted, brokers, kafka, sent};
+use support::sensor::Start;
+use support::{RINGTAP, balanced, code, count, run, said, sum, verify};
 
 /// Held for writing by the test that restarts the broker.
 static BROKER: RwLock<()> = RwLock::new(());
@@ -21,26 +19,6 @@ fn broker() -> RwLockReadGuard<'static, ()> {
     BROKER
         .read()
         .unwrap_or_else(|poisoned| poisoned.into_inner())
-}
-
-/// Asserts that the topic holds each delivered record once and no other, and returns the ledger.
-fn accounted(ended: &Ended, held: &Held) -> Value {
-    let ledger = ended.ledger();
-    balanced(&ledger);
-    assert_eq!(
-        held.records,
-        count(&ledger, "/total/delivered"),
-        "{ledger:#}"
-    );
-    assert_eq!(count(&ledger, "/failed/possibly_persisted"), 0);
-    let lost = sum(&ledger["dropped"]) + count(&ledger, "/failed/not_persisted");
-    assert_eq!(sound(&held.report), lost, "{ledger:#}");
-    ledger
-}
-
-/// What a generator says that sent `frames`.
-fn sent(frames: u64) -> Value {
-    json!({"streams": [{"stream": 0, "frames": frames}]})
 }
 
 /// A capture file of numbered frames.

@@ -253,7 +253,9 @@ impl Client {
 
     /// Asks `node` for a producer id. False where it cannot be asked.
     pub(crate) fn ask_producer_id(&mut self, node: i32, partition: i32, now: Instant) -> bool {
-        let request = InitProducerIdRequest::default().with_transaction_timeout_ms(60_000);
+        let request = InitProducerIdRequest::default()
+            .with_transactional_id(None)
+            .with_transaction_timeout_ms(60_000);
         let link = self.links.iter_mut().find(|link| link.node == Some(node));
         let Some(connection) = link.and_then(Link::ready) else {
             return false;

@@ -176,11 +176,14 @@ impl Admin {
             .with_resource_type_filter(TOPIC)
             .with_resource_name_filter(Some(text(topic)))
             .with_pattern_type_filter(LITERAL)
+            .with_principal_filter(None)
+            .with_host_filter(None)
             .with_operation(ANY)
             .with_permission_type(ANY);
         let request = DeleteAclsRequest::default().with_filters(vec![filter]);
         let answer = self.ask(&request, 2);
         assert_eq!(answer.filter_results[0].error_code, 0, "{answer:?}");
+        assert_eq!(answer.filter_results[0].matching_acls.len(), 2);
     }
 
     /// Asks the brokers in turn, until one answers.

@@ -1,33 +1,93 @@
-//! A sink under steady load, in a thread of its own.
+//! Numbered batches into a sink: step by step, or as a steady load in a thread of its own.
 
-use std::ops::Range;
+use std::os::fd::AsFd;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::thread::{self, JoinHandle};
 use std::time::{Duration, Instant};
 
 use nix::sys::eventfd::EventFd;
-use std::os::fd::AsFd;
 
 use ringtap::batch::Batch;
 
+use crate::support::broker::Topic;
 use crate::support::producer::Tested;
-use crate::support::records::{BURSTS, Total, batch_of, finish, give};
+use crate::support::records::{BURSTS, Total, batch_of, check, drive, finish, give};
 use crate::support::sensor::{PATIENCE, eventually};
 
-/// The records of a batch.
+/// The records of a batch, unless a case says otherwise.
 pub(crate) const EACH: u64 = 100;
 
 /// The time from one batch to the next: 10,000 records a second.
-const PACE: Duration = Duration::from_millis(10);
+pub(crate) const PACE: Duration = Duration::from_millis(10);
 
-/// Batches by their number, each of [`EACH`] records of 60 bytes.
-pub(crate) fn numbered(batches: Range<u64>) -> Vec<Batch> {
-    batches.map(batch).collect()
+/// A sink that is given batches step by step.
+pub(crate) struct Writer {
+    pub(crate) total: Total,
+    sink: Tested,
+    next: u64,
 }
 
-fn batch(number: u64) -> Batch {
-    batch_of(number * EACH..(number + 1) * EACH, &BURSTS, |_| 60)
+impl Writer {
+    pub(crate) fn new(sink: Tested) -> Self {
+        Self {
+            total: Total::default(),
+            sink,
+            next: 0,
+        }
+    }
+
+    /// Sends batches of small records, and waits until each is answered for.
+    pub(crate) fn send(&mut self, batches: u64) {
+        self.send_while(batches, |_| {});
+    }
+
+    /// The same; `each` runs again and again meanwhile.
+    pub(crate) fn send_while(&mut self, batches: u64, each: impl FnMut(&Total)) {
+        let batches = (0..batches).map(|_| self.batch(EACH, 60)).collect();
+        drive(&mut self.sink, batches, &mut self.total, each);
+    }
+
+    /// Sends batches of so many records of so many bytes, and waits until each is answered for.
+    pub(crate) fn send_sized(&mut self, batches: u64, records: u64, size: usize) {
+        let batches = (0..batches).map(|_| self.batch(records, size)).collect();
+        drive(&mut self.sink, batches, &mut self.total, |_| {});
+    }
+
+    /// Sends small batches until a condition of what became of them holds.
+    pub(crate) fn send_until(&mut self, what: &str, mut holds: impl FnMut(&Total) -> bool) {
+        let end = Instant::now() + PATIENCE;
+        while !holds(&self.total) {
+            assert!(
+                Instant::now() < end,
+                "never: {what}: {:?}",
+                self.total.outcome
+            );
+            self.send(1);
+            thread::sleep(PACE);
+        }
+    }
+
+    /// Sends small batches until one more is delivered.
+    pub(crate) fn send_until_delivered(&mut self) {
+        let before = self.total.outcome.delivered;
+        self.send_until("records are delivered again", |total| {
+            total.outcome.delivered > before
+        });
+    }
+
+    /// Ends it, and holds the topic against what became of each record.
+    pub(crate) fn end(mut self, topic: &Topic) -> Total {
+        finish(&mut self.sink, &mut self.total, PATIENCE);
+        check(&topic.records(), &self.total);
+        self.total
+    }
+
+    fn batch(&mut self, records: u64, size: usize) -> Batch {
+        let numbers = self.next..self.next + records;
+        self.next = numbers.end;
+        batch_of(numbers, &BURSTS, |_| size)
+    }
 }
 
 /// A load that runs.
@@ -44,13 +104,13 @@ struct Shared {
 }
 
 impl Load {
-    /// Sends batches to `sink`, one each [`PACE`] where it has room, until it is told to stop.
-    pub(crate) fn start(sink: Tested) -> Self {
+    /// Sends batches to `sink`, one each `pace` where it has room, until it is told to stop.
+    pub(crate) fn start(sink: Tested, pace: Duration) -> Self {
         let shared = Arc::new(Shared::default());
         let seen = Arc::clone(&shared);
         let name = thread::current().name().unwrap_or("load").to_owned();
         let thread = thread::Builder::new().name(name);
-        let thread = thread.spawn(move || seen.run(sink)).unwrap();
+        let thread = thread.spawn(move || seen.run(sink, pace)).unwrap();
         Self { shared, thread }
     }
 
@@ -63,8 +123,7 @@ impl Load {
         });
     }
 
-    /// How many records are delivered.
-    pub(crate) fn delivered(&self) -> u64 {
+    fn delivered(&self) -> u64 {
         self.shared.delivered.load(Ordering::Relaxed)
     }
 
@@ -76,7 +135,7 @@ impl Load {
 }
 
 impl Shared {
-    fn run(&self, mut sink: Tested) -> Total {
+    fn run(&self, mut sink: Tested, pace: Duration) -> Total {
         let wake = EventFd::new().unwrap();
         let mut total = Total::default();
         let mut finished = Vec::new();
@@ -85,11 +144,12 @@ impl Shared {
         while !self.is_over.load(Ordering::Relaxed) {
             let now = Instant::now();
             if now >= next && sink.has_room() {
-                give(&mut sink, batch(number), &mut total);
-                number += 1;
-                next = now + PACE;
+                let numbers = number..number + EACH;
+                number = numbers.end;
+                give(&mut sink, batch_of(numbers, &BURSTS, |_| 60), &mut total);
+                next = now + pace;
             }
-            sink.poll(wake.as_fd(), PACE, &mut finished).unwrap();
+            sink.poll(wake.as_fd(), pace, &mut finished).unwrap();
             total.add(&finished);
             finished.clear();
             let delivered = total.outcome.delivered;

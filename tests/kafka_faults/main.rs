@@ -10,10 +10,16 @@
 #![allow(clippy::unwrap_used, reason = "a test fails by panicking")]
 
 mod admin;
+mod cluster;
+mod everybody;
 mod load;
+mod mock;
+mod nodes;
 mod proxy;
+mod soak;
 #[path = "../support/mod.rs"]
 mod support;
+mod topic;
 mod wire;
 
 use std::time::Duration;

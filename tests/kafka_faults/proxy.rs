@@ -9,7 +9,7 @@ mod plan;
 use std::collections::VecDeque;
 use std::io::{self, Read, Write};
 use std::net::{Shutdown, TcpListener, TcpStream};
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, Weak};
 use std::thread::{self, JoinHandle};
 use std::time::Duration;
@@ -44,6 +44,7 @@ struct Shared {
     plan: Plan,
     routes: Routes,
     links: Mutex<Vec<Weak<Link>>>,
+    throttled: AtomicUsize,
     is_slamming: AtomicBool,
     is_sipping: AtomicBool,
     is_over: AtomicBool,
@@ -99,6 +100,11 @@ impl Proxy {
     /// How many messages the rules in force have hit.
     pub(crate) fn hits(&self) -> usize {
         self.shared.plan.hits()
+    }
+
+    /// How many answers of Produce told the client to be slower.
+    pub(crate) fn throttled(&self) -> usize {
+        self.shared.throttled.load(Ordering::Relaxed)
     }
 
     /// Whether every connection is closed as soon as it is made.
@@ -241,7 +247,10 @@ impl Link {
             let Some(asked) = self.answered(frame::correlation(&body)) else {
                 panic!("an answer to nothing that was asked");
             };
-            let mut body = asked.redirect(body, &shared.routes);
+            let mut body = asked.redirect(body, &shared.routes, |millis| {
+                let throttled = usize::from(millis > 0);
+                shared.throttled.fetch_add(throttled, Ordering::Relaxed);
+            });
             let act = shared.plan.decide(Side::Answer, asked.api);
             if let Some(Act::Rewrite(error)) = act {
                 body = asked.rewrite(body, error);

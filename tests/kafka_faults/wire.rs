@@ -8,12 +8,11 @@ use kafka_protocol::messages::ApiKey;
 use ringtap::counters::Failed;
 
 use crate::SHORT;
-use crate::load::{EACH, numbered};
+use crate::load::{EACH, Writer};
 use crate::proxy::{ASKED, Act, Proxy, Rule, Side};
 use crate::support::broker::{Kafka, Topic};
-use crate::support::producer::{Producer, Tested};
-use crate::support::records::{BURSTS, Total, batch_of, check, drive, finish, not_persisted};
-use crate::support::sensor::PATIENCE;
+use crate::support::producer::Producer;
+use crate::support::records::{BURSTS, Total, not_persisted};
 
 /// Batches that go through before the first fault, and with it.
 const BEFORE: u64 = 4;
@@ -23,58 +22,38 @@ const MEANWHILE: u64 = 36;
 struct Case {
     topic: Topic,
     proxy: Proxy,
-    sink: Tested,
-    total: Total,
-    batches: u64,
+    writer: Writer,
 }
 
 impl Case {
     /// A sink that has sent its first batches unharmed.
     fn new(producer: Producer, more: &[&str]) -> Self {
-        let topic = Kafka::Current.topic(2, &[]);
-        let proxy = Proxy::before(&Kafka::Current.brokers());
-        Self::behind(producer, topic, proxy, more)
+        Self::behind(proxy(), producer, more)
     }
 
-    fn behind(producer: Producer, topic: Topic, proxy: Proxy, more: &[&str]) -> Self {
+    fn behind(proxy: Proxy, producer: Producer, more: &[&str]) -> Self {
+        let topic = Kafka::Current.topic(2, &[]);
         let more = [&SHORT, more].concat();
         let sink = producer.sink(&proxy.brokers(), topic.name(), &BURSTS, &more);
-        let mut case = Self {
+        let mut writer = Writer::new(sink);
+        writer.send(BEFORE);
+        assert_eq!(writer.total.outcome.delivered, BEFORE * EACH);
+        Self {
             topic,
             proxy,
-            sink,
-            total: Total::default(),
-            batches: 0,
-        };
-        case.send(BEFORE);
-        assert_eq!(case.total.outcome.delivered, BEFORE * EACH);
-        case
-    }
-
-    /// Sends batches and waits until each is answered for.
-    fn send(&mut self, batches: u64) {
-        self.send_while(batches, |_, _| {});
-    }
-
-    fn send_while(&mut self, batches: u64, mut each: impl FnMut(&Proxy, &Total)) {
-        let numbers = self.batches..self.batches + batches;
-        self.batches += batches;
-        let proxy = &self.proxy;
-        drive(
-            &mut self.sink,
-            numbered(numbers),
-            &mut self.total,
-            |total| each(proxy, total),
-        );
+            writer,
+        }
     }
 
     /// Ends it without faults, and holds the topic against what became of each record.
-    fn end(mut self) -> Total {
+    fn end(self) -> Total {
         self.proxy.heal();
-        finish(&mut self.sink, &mut self.total, PATIENCE);
-        check(&self.topic.records(), &self.total);
-        self.total
+        self.writer.end(&self.topic)
     }
+}
+
+fn proxy() -> Proxy {
+    Proxy::before(&Kafka::Current.brokers())
 }
 
 /// Sends batches through faults that must not cost a record.
@@ -98,7 +77,7 @@ fn costs(rules: &[Rule], judge: impl Fn(Producer, &Total) + Sync) {
         for rule in rules {
             case.proxy.plan(*rule);
         }
-        case.send(MEANWHILE);
+        case.writer.send(MEANWHILE);
         assert!(case.proxy.hits() >= rules.len(), "no fault was met");
         let total = case.end();
         println!("{rules:?}: {:?}", total.outcome);
@@ -109,16 +88,15 @@ fn costs(rules: &[Rule], judge: impl Fn(Producer, &Total) + Sync) {
 #[test]
 fn answers_that_come_byte_by_byte_are_put_together() {
     Producer::each(|producer| {
-        let topic = Kafka::Current.topic(2, &[]);
-        let proxy = Proxy::before(&Kafka::Current.brokers());
+        let proxy = proxy();
         for api in ASKED {
             proxy.plan(Rule {
                 api,
                 ..Rule::answers(0, usize::MAX, Act::Trickle)
             });
         }
-        let mut case = Case::behind(producer, topic, proxy, &[]);
-        case.send(MEANWHILE);
+        let mut case = Case::behind(proxy, producer, &[]);
+        case.writer.send(MEANWHILE);
         let total = case.end();
         assert_eq!(total.outcome.delivered, total.sent);
     });
@@ -127,14 +105,11 @@ fn answers_that_come_byte_by_byte_are_put_together() {
 #[test]
 fn a_broker_that_reads_in_sips_gets_every_byte() {
     Producer::each(|producer| {
-        let topic = Kafka::Current.topic(2, &[]);
-        let proxy = Proxy::before(&Kafka::Current.brokers());
+        let proxy = proxy();
         proxy.sip(true);
-        let mut case = Case::behind(producer, topic, proxy, &[]);
+        let mut case = Case::behind(proxy, producer, &[]);
         // A megabyte each: more than the kernel takes in one call.
-        let large = |at: u64| batch_of(at * 700..(at + 1) * 700, &BURSTS, |_| 1_400);
-        let batches = (1..9).map(large).collect();
-        drive(&mut case.sink, batches, &mut case.total, |_| {});
+        case.writer.send_sized(8, 700, 1_400);
         let total = case.end();
         assert_eq!(total.outcome.delivered, total.sent);
     });
@@ -208,7 +183,8 @@ fn a_listener_that_closes_at_once_is_tried_again() {
         case.proxy.slam(true);
         case.proxy.reset();
         let since = Instant::now();
-        case.send_while(MEANWHILE, |proxy, _| {
+        let proxy = &case.proxy;
+        case.writer.send_while(MEANWHILE, |_| {
             proxy.slam(since.elapsed() < Duration::from_secs(3));
         });
         let total = case.end();
@@ -251,8 +227,7 @@ fn a_duplicate_is_a_delivery() {
 #[test]
 fn a_broker_that_is_not_ready_to_give_a_producer_id_is_asked_again() {
     Producer::each(|producer| {
-        let topic = Kafka::Current.topic(2, &[]);
-        let proxy = Proxy::before(&Kafka::Current.brokers());
+        let proxy = proxy();
         let errors = [
             ResponseError::CoordinatorLoadInProgress,
             ResponseError::CoordinatorNotAvailable,
@@ -264,9 +239,9 @@ fn a_broker_that_is_not_ready_to_give_a_producer_id_is_asked_again() {
                 ..Rule::requests(0, 1, Act::Refuse(error))
             });
         }
-        let mut case = Case::behind(producer, topic, proxy, &[]);
+        let mut case = Case::behind(proxy, producer, &[]);
         assert!(case.proxy.hits() > 0);
-        case.send(MEANWHILE);
+        case.writer.send(MEANWHILE);
         let total = case.end();
         assert_eq!(total.outcome.delivered, total.sent);
     });
@@ -283,11 +258,11 @@ fn a_producer_id_that_is_refused_is_replaced_and_nothing_is_stored_twice() {
         Producer::each(|producer| {
             let mut case = Case::new(producer, &[]);
             case.proxy.plan(Rule::requests(1, 1, Act::Refuse(error)));
-            case.send(MEANWHILE);
+            case.writer.send(MEANWHILE);
             assert_eq!(case.proxy.hits(), 1);
-            let before = case.total.outcome.delivered;
-            case.send(BEFORE);
-            assert_eq!(case.total.outcome.delivered, before + BEFORE * EACH);
+            let before = case.writer.total.outcome.delivered;
+            case.writer.send(BEFORE);
+            assert_eq!(case.writer.total.outcome.delivered, before + BEFORE * EACH);
             case.end();
         });
     }
@@ -302,25 +277,16 @@ fn what_is_refused_for_good_is_counted_by_its_reason_and_the_rest_goes_on() {
             ResponseError::TopicAuthorizationFailed,
             Failed::NotAuthorized,
         ),
-        (
-            ResponseError::ClusterAuthorizationFailed,
-            Failed::NotAuthorized,
-        ),
     ];
     for (error, reason) in cases {
         Producer::each(|producer| {
             let mut case = Case::new(producer, &[]);
             case.proxy.plan(Rule::requests(1, 1, Act::Refuse(error)));
-            case.send(MEANWHILE);
+            case.writer.send(MEANWHILE);
             assert_eq!(case.proxy.hits(), 1);
-            let outcome = case.total.outcome;
+            let outcome = case.writer.total.outcome;
             assert!(outcome.not_persisted[reason as usize] > 0, "{outcome:?}");
-            let before = outcome.delivered;
-            let end = Instant::now() + PATIENCE;
-            while case.total.outcome.delivered == before {
-                assert!(Instant::now() < end, "nothing is delivered any more");
-                case.send(1);
-            }
+            case.writer.send_until_delivered();
             case.end();
         });
     }
@@ -350,12 +316,12 @@ fn answers_that_never_come_leave_records_possibly_persisted() {
     Producer::each(|producer| {
         let mut case = Case::new(producer, &["delivery.timeout.ms=4000"]);
         case.proxy.plan(Rule::answers(0, usize::MAX, Act::Mute));
-        case.send(BEFORE);
-        let outcome = case.total.outcome;
+        case.writer.send(BEFORE);
+        let outcome = case.writer.total.outcome;
         assert!(outcome.possibly_persisted > 0, "{outcome:?}");
         assert_eq!(outcome.delivered, BEFORE * EACH);
         case.proxy.heal();
-        case.send(MEANWHILE);
+        case.writer.send(MEANWHILE);
         let total = case.end();
         let outcome = total.outcome;
         assert_eq!(
@@ -371,15 +337,15 @@ fn requests_that_never_arrive_are_not_in_the_topic() {
     Producer::each(|producer| {
         let mut case = Case::new(producer, &["delivery.timeout.ms=4000"]);
         case.proxy.plan(Rule::requests(0, usize::MAX, Act::Lose));
-        case.send(BEFORE);
-        let outcome = case.total.outcome;
+        case.writer.send(BEFORE);
+        let outcome = case.writer.total.outcome;
         assert_eq!(outcome.delivered, BEFORE * EACH);
         assert_eq!(
             outcome.possibly_persisted + not_persisted(&outcome),
             BEFORE * EACH
         );
         case.proxy.heal();
-        case.send(MEANWHILE);
+        case.writer.send(MEANWHILE);
         case.end();
     });
 }

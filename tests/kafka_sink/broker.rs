@@ -1,5 +1,6 @@
 //! The protocol, with real brokers: the current release and the oldest one.
 
+use std::collections::{BTreeMap, BTreeSet};
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use ringtap::counters::Failed;
@@ -33,18 +34,19 @@ fn keys_values_and_times_are_read_back_to_the_byte() {
         assert_eq!(total.outcome.delivered, 6_000);
         let read = topic.records();
         check(&read, &total);
+        let mut partitions = BTreeMap::new();
         for record in read {
             assert_eq!(record.value.len(), sizes(record.number()));
             assert_eq!(
                 record.millis,
                 i64::try_from(micros(record.number()) / 1_000).unwrap()
             );
-            assert_eq!(
-                record.partition,
-                i32::from((record.number() / 1_000) % 2 == 1)
-            );
             assert!(record.headers.is_empty());
+            let batch = record.number() / 1_000;
+            let partition = partitions.entry(batch).or_insert(record.partition);
+            assert_eq!(*partition, record.partition, "a batch is in one partition");
         }
+        assert_eq!(partitions.into_values().collect::<BTreeSet<_>>().len(), 2);
     });
 }
 

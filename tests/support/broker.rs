@@ -19,8 +19,8 @@ use ringtap::record::Encoding;
 
 use super::producer::{Producer, Tested};
 use super::records::{Read, read_back};
-use super::sensor::PATIENCE;
-use super::{printed, said};
+use super::sensor::{Ended, PATIENCE};
+use super::{balanced, count, printed, said, sound, sum};
 
 fn variable(name: &str) -> String {
     std::env::var(name)
@@ -221,6 +221,23 @@ impl Drop for Topic {
         let admin = admin(&self.kafka.brokers());
         let _ = blocking(admin.delete_topics(&[&self.name], &AdminOptions::new()));
     }
+}
+
+/// Asserts that the topic holds each delivered record once and no other, and returns the ledger.
+pub(crate) fn accounted(ended: &Ended, held: &Held) -> Value {
+    let ledger = ended.ledger();
+    balanced(&ledger);
+    let delivered = count(&ledger, "/total/delivered");
+    assert_eq!(held.records, delivered, "{ledger:#}");
+    assert_eq!(count(&ledger, "/failed/possibly_persisted"), 0);
+    let lost = sum(&ledger["dropped"]) + count(&ledger, "/failed/not_persisted");
+    assert_eq!(sound(&held.report), lost, "{ledger:#}");
+    ledger
+}
+
+/// What a generator says that sent `frames`.
+pub(crate) fn sent(frames: u64) -> Value {
+    json!({"streams": [{"stream": 0, "frames": frames}]})
 }
 
 fn admin(brokers: &str) -> AdminClient<DefaultClientContext> {

@@ -32,6 +32,16 @@ impl Producer {
         }
     }
 
+    /// Whether it writes to partitions that its topic is given while it runs.
+    pub(crate) fn takes_new_partitions(self) -> bool {
+        self == Self::Native
+    }
+
+    /// Whether it cuts batches that the broker suddenly takes for too large into smaller ones.
+    pub(crate) fn follows_a_lowered_limit(self) -> bool {
+        self == Self::Native
+    }
+
     /// Runs a case over every producer, all at the same time, each in a thread that bears its name.
     pub(crate) fn each(case: impl Fn(Self) + Sync) {
         let case = &case;

@@ -41,8 +41,14 @@ impl Asked {
         }
     }
 
-    /// The answer with every address replaced by that of a proxy.
-    pub(super) fn redirect(self, body: Vec<u8>, routes: &Routes) -> Vec<u8> {
+    /// The answer with every address replaced by that of a proxy; `throttled` takes the time in it for which
+    /// the client is to be slower.
+    pub(super) fn redirect(
+        self,
+        body: Vec<u8>,
+        routes: &Routes,
+        throttled: impl FnOnce(i32),
+    ) -> Vec<u8> {
         let route = |host: &mut StrBytes, port: &mut i32| {
             if let Some((host_, port_)) = routes.get(&(host.to_string(), *port)) {
                 *host = StrBytes::from_string(host_.clone());
@@ -56,6 +62,7 @@ impl Asked {
                 }
             }),
             ApiKey::Produce => self.change(body, |answer: &mut ProduceResponse| {
+                throttled(answer.throttle_time_ms);
                 for node in &mut answer.node_endpoints {
                     route(&mut node.host, &mut node.port);
                 }
