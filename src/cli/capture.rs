@@ -218,11 +218,7 @@ pub struct CaptureArgs {
     #[arg(long, value_name = "PRODUCER", help_heading = "Kafka")]
     pub producer: Option<ProducerName>,
     /// Make the topic where it is missing: PARTITIONS[:REPLICATION]
-    #[arg(
-        long,
-        value_name = "PARTITIONS[:REPLICATION]",
-        help_heading = "Kafka"
-    )]
+    #[arg(long, value_name = "PARTITIONS[:REPLICATION]", help_heading = "Kafka")]
     pub create_topic: Option<String>,
     /// Kafka settings in fastcapa's format
     #[arg(long, value_name = "FILE", value_hint = ValueHint::FilePath, help_heading = "Kafka")]

@@ -1,3 +1,5 @@
+mod tls;
+
 use std::net::TcpListener;
 use std::thread;
 use std::time::Duration;
