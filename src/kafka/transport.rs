@@ -16,6 +16,10 @@ use nix::poll::PollFlags;
 use super::security::Security;
 use tls::Tls;
 
+/// How a TLS server answers who does not speak TLS: a record with an alert (RFC 8446, 5.1). No answer of
+/// Kafka's is as long as this would say.
+const ALERT: [u8; 2] = [21, 3];
+
 /// Why a connection does not come about, or is lost.
 #[derive(Debug, thiserror::Error)]
 pub(crate) enum TransportError {
@@ -71,6 +75,7 @@ pub(crate) struct Transport {
     stream: TcpStream,
     tls: Option<Tls>,
     state: State,
+    has_read: bool,
 }
 
 impl Transport {
@@ -85,6 +90,7 @@ impl Transport {
             tls: tls.transpose()?,
             stream: security.socket().connect(address)?,
             state: State::Connecting,
+            has_read: false,
         })
     }
 
@@ -132,7 +138,18 @@ impl Transport {
     pub(crate) fn read(&mut self, into: &mut [u8]) -> io::Result<usize> {
         match &mut self.tls {
             Some(tls) => tls.read(&mut self.stream, into),
-            None => retried(|| self.stream.read(into)),
+            None => {
+                let count = retried(|| self.stream.read(into))?;
+                let is_first = !std::mem::replace(&mut self.has_read, true);
+                if is_first && into[..count].starts_with(&ALERT) {
+                    return Err(TransportError::Tls {
+                        said: "the other end speaks TLS: write security.protocol=ssl or sasl_ssl"
+                            .to_owned(),
+                    }
+                    .into());
+                }
+                Ok(count)
+            }
         }
     }
 
