@@ -47,9 +47,12 @@ impl ClientContext for Said {
         }
         let (broker, text) = split(reason);
         let code = match code {
-            // A peer that hangs up in the handshake is filed under transport.
+            // A peer that hangs up in the handshake is filed under transport, and so is an alert after it:
+            // with TLS 1.3 a broker looks at our certificate only then.
             RDKafkaErrorCode::BrokerTransportFailure
-                if text.starts_with("SSL") || text.contains("in state SSL_HANDSHAKE") =>
+                if text.starts_with("SSL")
+                    || text.contains("SSL routines")
+                    || text.contains("in state SSL_HANDSHAKE") =>
             {
                 RDKafkaErrorCode::SSL
             }

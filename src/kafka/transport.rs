@@ -3,7 +3,9 @@
 //! The rule: nothing here waits. Every call does what can be done now; [`Transport::interest`] says what
 //! to poll for before the next one.
 
+mod fault;
 pub(crate) mod socket;
+mod tls;
 
 use std::io::{self, IoSlice, Read, Write};
 use std::net::{SocketAddr, TcpStream};
@@ -12,6 +14,11 @@ use std::os::fd::{AsFd, BorrowedFd};
 use nix::poll::PollFlags;
 
 use super::security::Security;
+use tls::Tls;
+
+/// How a TLS server answers who does not speak TLS: a record with an alert (RFC 8446, 5.1). No answer of
+/// Kafka's is as long as this would say.
+const ALERT: [u8; 2] = [21, 3];
 
 /// Why a connection does not come about, or is lost.
 #[derive(Debug, thiserror::Error)]
@@ -47,23 +54,28 @@ impl From<TransportError> for io::Error {
 }
 
 /// How far a connection is.
-#[derive(Debug)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum State {
     /// TCP has not answered yet.
     Connecting,
-    /// Application data flow as they are.
-    Plain,
+    /// The TLS handshake is under way.
+    Handshake,
+    /// Application data flow.
+    Open,
 }
 
 /// A byte stream to a broker.
 ///
 /// `write`, `flush` and `read` are for after [`establish`](Self::establish) has said true. An error of theirs
 /// is made a [`TransportError`] with `from`: with TLS 1.3 a broker refuses a client's certificate only
-/// after the handshake, and the first `read` tells of it.
+/// after the handshake, and the first `read` tells of it. Dropping it closes the connection: what is to
+/// arrive must be flushed before.
 #[derive(Debug)]
 pub(crate) struct Transport {
     stream: TcpStream,
+    tls: Option<Tls>,
     state: State,
+    has_read: bool,
 }
 
 impl Transport {
@@ -73,21 +85,30 @@ impl Transport {
         host: &str,
         security: &Security,
     ) -> io::Result<Self> {
-        let _ = host;
-        let stream = security.socket().connect(address)?;
+        let tls = security.tls().map(|config| Tls::new(config, host));
         Ok(Self {
-            stream,
+            tls: tls.transpose()?,
+            stream: security.socket().connect(address)?,
             state: State::Connecting,
+            has_read: false,
         })
     }
 
     /// Goes on with the TCP connect and the TLS handshake; true once application data may flow.
     pub(crate) fn establish(&mut self) -> Result<bool, TransportError> {
-        if matches!(self.state, State::Connecting) {
+        if self.state == State::Connecting {
             if !socket::is_connected(&self.stream).map_err(TransportError::Unreachable)? {
                 return Ok(false);
             }
-            self.state = State::Plain;
+            self.state = State::Handshake;
+        }
+        if self.state == State::Handshake {
+            if let Some(tls) = &mut self.tls
+                && !tls.handshake(&mut self.stream)?
+            {
+                return Ok(false);
+            }
+            self.state = State::Open;
         }
         Ok(true)
     }
@@ -96,12 +117,18 @@ impl Transport {
     ///
     /// With TLS, a part of what was taken may be held back: see [`flush`](Self::flush).
     pub(crate) fn write(&mut self, parts: &[IoSlice<'_>]) -> io::Result<usize> {
-        retried(|| self.stream.write_vectored(parts))
+        match &mut self.tls {
+            Some(tls) => tls.write(&mut self.stream, parts),
+            None => retried(|| self.stream.write_vectored(parts)),
+        }
     }
 
     /// Sends what is held back; true when nothing is.
     pub(crate) fn flush(&mut self) -> io::Result<bool> {
-        Ok(true)
+        match &mut self.tls {
+            Some(tls) => tls.flush(&mut self.stream),
+            None => Ok(true),
+        }
     }
 
     /// Reads what has come; 0 when the other end has closed, `WouldBlock` where nothing has come.
@@ -109,15 +136,41 @@ impl Transport {
     /// Must be called until it says `WouldBlock` before polling again: with TLS, what has been
     /// decrypted does not show on the socket any more.
     pub(crate) fn read(&mut self, into: &mut [u8]) -> io::Result<usize> {
-        retried(|| self.stream.read(into))
+        match &mut self.tls {
+            Some(tls) => tls.read(&mut self.stream, into),
+            None => {
+                let count = retried(|| self.stream.read(into))?;
+                let is_first = !std::mem::replace(&mut self.has_read, true);
+                if is_first && into[..count].starts_with(&ALERT) {
+                    return Err(TransportError::Tls {
+                        said: "the other end speaks TLS: write security.protocol=ssl or sasl_ssl"
+                            .to_owned(),
+                    }
+                    .into());
+                }
+                Ok(count)
+            }
+        }
     }
 
     /// What to poll the socket for, given whether the caller has something to write.
+    ///
+    /// What TLS holds back is thought of.
     pub(crate) fn interest(&self, has_output: bool) -> PollFlags {
+        let held_back = self.tls.as_ref().is_some_and(Tls::wants_write);
         match self.state {
             State::Connecting => PollFlags::POLLOUT,
-            State::Plain if has_output => PollFlags::POLLIN | PollFlags::POLLOUT,
-            State::Plain => PollFlags::POLLIN,
+            State::Handshake if held_back => PollFlags::POLLIN | PollFlags::POLLOUT,
+            State::Open if held_back || has_output => PollFlags::POLLIN | PollFlags::POLLOUT,
+            State::Handshake | State::Open => PollFlags::POLLIN,
+        }
+    }
+}
+
+impl Drop for Transport {
+    fn drop(&mut self) {
+        if let Some(tls) = &mut self.tls {
+            tls.close(&mut self.stream);
         }
     }
 }

@@ -70,14 +70,17 @@ impl Settings {
     pub fn not_native(&self) -> Option<NotNative> {
         let is_known =
             |key: &str, value: &str| KNOWN.contains(&key) || security::understands(key, value);
-        let unknown = self
-            .list
-            .iter()
-            .find(|made| !is_known(&made.canonical, &made.value))?;
-        Some(NotNative {
+        let mut made = self.list.iter();
+        let unknown = made.find(|made| !is_known(&made.canonical, &made.value));
+        let unknown = unknown.map(|unknown| NotNative {
             key: unknown.key.clone(),
             value: super::secret::shown(&unknown.canonical, &unknown.value),
-        })
+        });
+        let kerberos = security::assumes_kerberos(self).then(|| NotNative {
+            key: "sasl.mechanisms".to_owned(),
+            value: "GSSAPI".to_owned(),
+        });
+        unknown.or(kerberos)
     }
 }
 

@@ -1,3 +1,5 @@
+mod tls;
+
 use std::net::TcpListener;
 use std::thread;
 use std::time::Duration;
@@ -145,4 +147,18 @@ fn a_connection_that_breaks_is_lost() {
     wait(&transport, false);
     let error = read(&mut transport).unwrap_err();
     assert!(matches!(error, TransportError::Lost(_)), "{error:?}");
+}
+
+#[test]
+fn a_port_that_speaks_tls_is_named_where_we_do_not() {
+    let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+    let mut transport = begin(&listener, &security(&[]));
+    established(&mut transport).unwrap();
+    let (mut stream, _) = listener.accept().unwrap();
+    stream.write_all(&[21, 3, 3, 0, 2, 2, 80]).unwrap();
+    wait(&transport, false);
+    let error = read(&mut transport).unwrap_err();
+    let text = error.to_string();
+    assert!(matches!(error, TransportError::Tls { .. }), "{error:?}");
+    assert!(text.contains("security.protocol=ssl"), "{text}");
 }
