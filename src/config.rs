@@ -21,6 +21,7 @@ use crate::record::{Encoding, KeyTime, RecordTime};
 use crate::source::file::{Speed, SpeedError};
 use crate::source::synthetic::{Spec, SpecError};
 
+pub(crate) use output::plain;
 pub use output::{FileOutput, Output, Producer};
 pub(crate) use units::number_list;
 pub use units::{Size, Span};
@@ -167,6 +168,7 @@ impl Config {
         let output = output::output(args)?;
         let kafka = matches!(output, Output::Kafka { .. });
         refuse_strays(args, &input, &output)?;
+        refuse_contradictions(args)?;
 
         let snaplen = match args.snaplen {
             None | Some(0) => MAX_PACKET,
@@ -396,6 +398,21 @@ fn refuse_strays(args: &CaptureArgs, input: &Input, output: &Output) -> Result<(
     )))
 }
 
+fn refuse_contradictions(args: &CaptureArgs) -> Result<(), ConfigError> {
+    let is_stdout =
+        |path: &Option<PathBuf>| path.as_ref().is_some_and(|path| path.as_os_str() == "-");
+    let said = match args {
+        _ if args.quiet && args.stats.is_some() => {
+            "-q with --stats: -q prints no table; leave one of them out"
+        }
+        _ if is_stdout(&args.ledger) && is_stdout(&args.write) => {
+            "--ledger - with -w -: standard output carries the packets; name a file for the ledger"
+        }
+        _ => return Ok(()),
+    };
+    Err(ConfigError::Contradiction(said.into()))
+}
+
 fn filter(args: &CaptureArgs) -> Result<Option<String>, ConfigError> {
     let named = [
         args.filter.is_some(),
@@ -527,6 +544,13 @@ mod tests {
             (vec!["-i", "a", "--batch-size", "100"], "one packet"),
             (vec!["-i", "a", "--buffer", "2MiB"], "four batches"),
             (vec!["-i", "a", "--frames", "1000"], "power of two"),
+            (vec!["-i", "a", "-q", "--stats", "1"], "-q with --stats"),
+            (
+                vec!["-i", "a", "-w", "-", "--ledger", "-"],
+                "standard output",
+            ),
+            (vec!["-i", "a", "-w", "x.pcap.gz"], "x.pcap.gz: "),
+            (vec!["-i", "a", "-w", "%F.pcapng.ZST"], "compress it"),
             (vec!["-i", "a", "--cpus", "x"], "list of numbers"),
             (vec!["-i", "a", "--metrics=here"], "address and a port"),
             (vec!["-i", "a", "-f", "tcp", "udp"], "one filter"),

@@ -128,6 +128,12 @@ pub enum ConsumeError {
         /// How many there are.
         count: i32,
     },
+    /// A signal came before a question was answered.
+    #[error("interrupted while {doing}")]
+    Interrupted {
+        /// What was being asked.
+        doing: String,
+    },
     /// A question is refused, or not answered.
     #[error("{doing}")]
     Asking {
@@ -191,6 +197,7 @@ impl ConsumeError {
             Self::Connect(_)
             | Self::NoPartition { .. }
             | Self::Asking { .. }
+            | Self::Interrupted { .. }
             | Self::Open { .. }
             | Self::System(_) => Exit::Setup,
             Self::Output { .. } | Self::Commit { .. } => Exit::Failed,

@@ -267,3 +267,17 @@ pub struct PublisherCounters {
     /// Records left in the ready ring and given up at exit.
     pub shed: Counter,
 }
+
+impl PublisherCounters {
+    /// Records that the sink's store has answered for, well or ill; not those that were given up here.
+    pub(crate) fn answers(&self) -> u64 {
+        let by_store = [
+            Failed::TooLarge,
+            Failed::NotAuthorized,
+            Failed::Refused,
+            Failed::Disk,
+        ];
+        let refused = by_store.map(|reason| self.not_persisted[reason.index()].get());
+        self.delivered.get() + self.unconfirmed.get() + refused.iter().sum::<u64>()
+    }
+}

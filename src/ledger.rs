@@ -20,6 +20,7 @@ use crate::counters::QueueState;
 use crate::histogram::Quantiles;
 
 pub use crate::xdp::Attach;
+pub(crate) use board::Pulse;
 pub use board::{Board, Driver, InterfaceEntry, Mode, PublisherEntry, QueueEntry, SinkKind};
 pub use equations::Equation;
 pub use file::LedgerError;

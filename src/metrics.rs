@@ -128,26 +128,35 @@ impl Drop for Server {
 #[derive(Clone, Debug)]
 struct Served {
     board: Board,
-    watch: Arc<Mutex<Watch>>,
+    turns: Arc<Mutex<Watch>>,
+    answers: Arc<Mutex<Watch>>,
 }
 
 impl Served {
-    /// Notes who has turned since the last look, and who has not for too long.
-    fn look(&self) -> Vec<String> {
-        let mut watch = self.watch.lock().unwrap_or_else(PoisonError::into_inner);
-        watch.look(&self.board.turns(), Instant::now())
+    /// Notes which workers have turned since the last look, and names those that have not for too long.
+    fn stuck(&self) -> Vec<String> {
+        let mut watch = self.turns.lock().unwrap_or_else(PoisonError::into_inner);
+        watch.look(self.board.turns(), Instant::now())
+    }
+
+    /// Notes which sinks have answered since the last look, and names those that have not for too long.
+    fn silent(&self) -> Vec<String> {
+        let mut watch = self.answers.lock().unwrap_or_else(PoisonError::into_inner);
+        watch.look(self.board.answers(), Instant::now())
     }
 }
 
 async fn run(listener: TcpListener, board: Board) {
     let served = Served {
         board,
-        watch: Arc::default(),
+        turns: Arc::new(Mutex::new(Watch::turns())),
+        answers: Arc::new(Mutex::new(Watch::answers())),
     };
     let watching = served.clone();
     tokio::spawn(async move {
         loop {
-            watching.look();
+            watching.stuck();
+            watching.silent();
             tokio::time::sleep(health::INTERVAL).await;
         }
     });
@@ -181,7 +190,7 @@ async fn ledger(State(served): State<Served>) -> Response {
 }
 
 async fn healthz(State(served): State<Served>) -> (StatusCode, String) {
-    let stuck = served.look();
+    let stuck = served.stuck();
     if stuck.is_empty() {
         return (StatusCode::OK, "ok\n".to_owned());
     }
@@ -189,15 +198,15 @@ async fn healthz(State(served): State<Served>) -> (StatusCode, String) {
     (StatusCode::SERVICE_UNAVAILABLE, text)
 }
 
-async fn readyz(State(served): State<Served>) -> (StatusCode, &'static str) {
-    match (served.board.is_connected(), served.board.is_attached()) {
-        (true, true) => (StatusCode::OK, "ok\n"),
-        (false, _) => (
-            StatusCode::SERVICE_UNAVAILABLE,
-            "the sink is not connected\n",
-        ),
-        (true, false) => (StatusCode::SERVICE_UNAVAILABLE, "not attached\n"),
-    }
+async fn readyz(State(served): State<Served>) -> (StatusCode, String) {
+    let silent = served.silent();
+    let lack = match (served.board.is_connected(), served.board.is_attached()) {
+        (false, _) => "the sink is not connected\n".to_owned(),
+        (true, false) => "not attached\n".to_owned(),
+        (true, true) if silent.is_empty() => return (StatusCode::OK, "ok\n".to_owned()),
+        (true, true) => format!("the sink does not answer: {}\n", silent.join(", ")),
+    };
+    (StatusCode::SERVICE_UNAVAILABLE, lack)
 }
 
 #[cfg(test)]

@@ -9,12 +9,16 @@ use std::sync::{Mutex, PoisonError};
 use std::thread::{self, JoinHandle};
 use std::time::{Duration, Instant};
 
-use indicatif::{ProgressBar, ProgressDrawTarget, ProgressStyle};
+use console::Term;
+use indicatif::{ProgressBar, ProgressDrawTarget, ProgressStyle, TermLike};
 
 use crate::ledger::{Board, Ledger, Phase, number};
 
 /// Often enough to look alive, too rarely to be measured.
 const REFRESH: Duration = Duration::from_millis(250);
+
+/// What a terminal writes behind the line when Ctrl-C is pressed: `^C`, and the cursor after it.
+const ECHO: u16 = 3;
 
 /// The line that is on the terminal now. There is one terminal, so there is one of these.
 static LIVE: Mutex<Option<ProgressBar>> = Mutex::new(None);
@@ -35,7 +39,9 @@ impl Progress {
             return None;
         }
         let (stop, stopped) = channel::<()>();
-        let bar = ProgressBar::with_draw_target(None, ProgressDrawTarget::stderr_with_hz(5));
+        let terminal = Box::new(Narrow(Term::stderr()));
+        let target = ProgressDrawTarget::term_like_with_hz(terminal, 5);
+        let bar = ProgressBar::with_draw_target(None, target);
         bar.set_style(ProgressStyle::with_template("{msg}").expect("the template is constant"));
         live(|line| *line = Some(bar.clone()));
         let board = board.clone();
@@ -65,6 +71,53 @@ impl Drop for Progress {
         if let Some(thread) = self.thread.take() {
             let _ = thread.join();
         }
+    }
+}
+
+/// A terminal less a few columns. The line is padded to its whole width, and an echo behind that would go
+/// to the next row, where the line is not looked for when it is erased.
+#[derive(Debug)]
+struct Narrow(Term);
+
+impl TermLike for Narrow {
+    fn width(&self) -> u16 {
+        TermLike::width(&self.0).saturating_sub(ECHO).max(1)
+    }
+
+    fn height(&self) -> u16 {
+        TermLike::height(&self.0)
+    }
+
+    fn move_cursor_up(&self, n: usize) -> io::Result<()> {
+        self.0.move_cursor_up(n)
+    }
+
+    fn move_cursor_down(&self, n: usize) -> io::Result<()> {
+        self.0.move_cursor_down(n)
+    }
+
+    fn move_cursor_right(&self, n: usize) -> io::Result<()> {
+        self.0.move_cursor_right(n)
+    }
+
+    fn move_cursor_left(&self, n: usize) -> io::Result<()> {
+        self.0.move_cursor_left(n)
+    }
+
+    fn write_line(&self, text: &str) -> io::Result<()> {
+        self.0.write_line(text)
+    }
+
+    fn write_str(&self, text: &str) -> io::Result<()> {
+        self.0.write_str(text)
+    }
+
+    fn clear_line(&self) -> io::Result<()> {
+        self.0.clear_line()
+    }
+
+    fn flush(&self) -> io::Result<()> {
+        self.0.flush()
     }
 }
 

@@ -4,9 +4,57 @@
 
 mod support;
 
+use std::io::{Read, Write};
+use std::net::{TcpListener, TcpStream};
+
+use rdkafka::mocking::MockCluster;
+
+use support::sensor::{Start, eventually};
+
+/// Status and body of an answer.
+fn get(address: &str, path: &str) -> (u16, String) {
+    let mut stream = TcpStream::connect(address).unwrap();
+    write!(
+        stream,
+        "GET {path} HTTP/1.1\r\nHost: ringtap\r\nConnection: close\r\n\r\n"
+    )
+    .unwrap();
+    let mut answer = String::new();
+    stream.read_to_string(&mut answer).unwrap();
+    let (head, body) = answer.split_once("\r\n\r\n").unwrap();
+    let status = head.split(' ').nth(1).unwrap().parse().unwrap();
+    (status, body.to_owned())
+}
+
+/// An address on loopback that nobody listens on.
+fn free() -> String {
+    let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+    listener.local_addr().unwrap().to_string()
+}
+
+#[test]
+fn a_capture_is_not_ready_while_its_brokers_are_away() {
+    let mock = MockCluster::new(1).unwrap();
+    mock.create_topic("pcap", 1, 1).unwrap();
+    let (brokers, address) = (mock.bootstrap_servers(), free());
+    let words =
+        format!("--source synthetic,size=60,pps=1000 -k {brokers} --metrics={address} --drain 60");
+    let capture = Start::new(&words).ready();
+    let is = |status| get(&address, "/readyz").0 == status;
+    eventually("it is ready", || is(200));
+    mock.broker_down(-1).unwrap();
+    eventually("the brokers are missed", || is(503));
+    let (_, text) = get(&address, "/readyz");
+    assert!(text.contains("does not answer: publisher 0"), "{text}");
+    assert_eq!(get(&address, "/healthz").0, 200, "the workers turn");
+    mock.broker_up(-1).unwrap();
+    eventually("it is ready again", || is(200));
+    capture.stop().with(0);
+}
+
 mod root {
-    use std::io::{Read, Write};
-    use std::net::{TcpListener, TcpStream};
+    use std::io::Write;
+    use std::net::TcpStream;
     use std::process::{Command, Stdio};
 
     use serde_json::Value;
@@ -14,27 +62,7 @@ mod root {
     use super::support::sensor::{Start, eventually};
     use super::support::wire::Wire;
     use super::support::{count, printed, said};
-
-    /// Status and body of an answer.
-    fn get(address: &str, path: &str) -> (u16, String) {
-        let mut stream = TcpStream::connect(address).unwrap();
-        write!(
-            stream,
-            "GET {path} HTTP/1.1\r\nHost: ringtap\r\nConnection: close\r\n\r\n"
-        )
-        .unwrap();
-        let mut answer = String::new();
-        stream.read_to_string(&mut answer).unwrap();
-        let (head, body) = answer.split_once("\r\n\r\n").unwrap();
-        let status = head.split(' ').nth(1).unwrap().parse().unwrap();
-        (status, body.to_owned())
-    }
-
-    /// An address on loopback that nobody listens on.
-    fn free() -> String {
-        let listener = TcpListener::bind("127.0.0.1:0").unwrap();
-        listener.local_addr().unwrap().to_string()
-    }
+    use super::{free, get};
 
     #[test]
     fn a_running_capture_answers_with_what_the_ledger_says() {

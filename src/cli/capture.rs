@@ -252,7 +252,7 @@ pub struct CaptureArgs {
     #[arg(long, value_enum, help_heading = "File")]
     pub sink: Option<SinkName>,
 
-    /// Write the ledger as JSON at exit
+    /// Write the ledger as JSON at exit, `-` for standard output
     #[arg(long, value_name = "FILE", value_hint = ValueHint::FilePath, help_heading = "Watching")]
     pub ledger: Option<PathBuf>,
     /// Serve /metrics, /ledger, /healthz and /readyz [address if none is given: 127.0.0.1:9465]
@@ -268,7 +268,7 @@ pub struct CaptureArgs {
     /// More log lines; twice for still more
     #[arg(short = 'v', long, action = ArgAction::Count, help_heading = "Watching")]
     pub verbose: u8,
-    /// No progress, no table; errors only
+    /// No progress, no table; errors only. Not with --stats
     #[arg(short = 'q', long, help_heading = "Watching")]
     pub quiet: bool,
 

@@ -9,7 +9,7 @@ use clap::{ArgAction, Args, ValueHint};
 use crate::cli::capture::{FileFormat, KeyUnit, LogFormat};
 use crate::cli::complain;
 use crate::cli::kafka::KafkaArgs;
-use crate::config::number_list;
+use crate::config::{number_list, plain};
 use crate::consume::{
     self, ConsumeError, Destination, Form, Moment, Options, Start, Window, refuse_terminal,
 };
@@ -141,6 +141,10 @@ impl ConsumeArgs {
             true => Destination::Stdout,
             false => Destination::Path(self.write.clone()),
         };
+        plain(&self.write).map_err(|rule| UsageError::Value {
+            key: "write",
+            rule: format!("{}: {rule}", self.write.display()),
+        })?;
         let format = match (self.format, &to) {
             (Some(FileFormat::Pcapng), _) => Format::Pcapng,
             (Some(FileFormat::Pcap), _) | (None, Destination::Stdout) => {
@@ -307,6 +311,7 @@ mod tests {
             &["--from", "7", "--to", "7"],
             &["-X", "nonsense"],
             &["-X", "grup.id=x"],
+            &["-w", "x.pcap.gz"],
         ] {
             assert!(args(words).unwrap().options().is_err(), "{words:?}");
         }

@@ -1,7 +1,8 @@
 //! What the program says of itself: version, exit codes, completions, man pages.
 
+use std::fs;
 use std::io::{self, Write};
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
 use clap::{Args, Command, ValueHint};
 use clap_complete::Shell;
@@ -44,7 +45,7 @@ pub(super) fn completions(args: &CompletionsArgs, mut command: Command) -> Exit 
 /// `ringtap man [DIR]`.
 #[derive(Args, Debug)]
 pub(super) struct ManArgs {
-    /// Folder for one page per subcommand; without it, the main page goes to standard output
+    /// Folder for one page per subcommand, made where it is missing; without it, the main page goes to standard output
     #[arg(value_name = "DIR", value_hint = ValueHint::DirPath)]
     folder: Option<PathBuf>,
 }
@@ -56,8 +57,10 @@ pub(super) fn man(args: &ManArgs, command: Command) -> Exit {
         rendered.expect("writing to memory cannot go wrong");
         return print(&page);
     };
-    match std::fs::create_dir_all(folder).and_then(|()| clap_mangen::generate_to(command, folder)) {
-        Ok(()) => Exit::Done,
+    match write_pages(command, folder) {
+        Ok(pages) => {
+            print(format!("{pages} man pages written to {}\n", folder.display()).as_bytes())
+        }
         Err(cause) => {
             complain(&io::Error::new(
                 cause.kind(),
@@ -66,6 +69,16 @@ pub(super) fn man(args: &ManArgs, command: Command) -> Exit {
             Exit::Failed
         }
     }
+}
+
+/// Writes a page for each subcommand into the folder, which it makes where it is missing, and says how
+/// many there are now.
+fn write_pages(command: Command, folder: &Path) -> io::Result<usize> {
+    fs::create_dir_all(folder)?;
+    clap_mangen::generate_to(command, folder)?;
+    let pages = fs::read_dir(folder)?.filter_map(Result::ok);
+    let ours = pages.filter(|page| page.file_name().to_string_lossy().starts_with("ringtap"));
+    Ok(ours.count())
 }
 
 /// Prints to standard output; a reader that has seen enough is no failure.

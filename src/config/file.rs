@@ -74,6 +74,11 @@ impl CaptureArgs {
         if names("brokers") {
             merged.remove("brokers");
         }
+        for (chosen, against) in [("quiet", "stats"), ("stats", "quiet")] {
+            if flags.contains_key(chosen) {
+                merged.remove(against);
+            }
+        }
         if let Some(Value::Array(set)) = flags.get_mut("set")
             && let Some(Value::Array(before)) = merged.remove("set")
         {

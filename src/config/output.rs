@@ -2,8 +2,9 @@
 //!
 //! The rule: one capture has one sink, and every key that belongs to another is refused.
 
+use std::ffi::OsStr;
 use std::num::{NonZeroU32, NonZeroU64};
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
 use crate::cli::capture::{CaptureArgs, FileFormat, ProducerName};
 use crate::format::write::{Format, Fraction};
@@ -148,6 +149,9 @@ fn create_topic(text: &str) -> Result<CreateTopic, ConfigError> {
 }
 
 fn file_output(args: &CaptureArgs) -> Result<FileOutput, ConfigError> {
+    if let Some(path) = &args.write {
+        plain(path).map_err(|rule| value("write", path.display(), rule))?;
+    }
     let format = match (args.format, &args.write) {
         (Some(FileFormat::Pcapng), _) => Format::Pcapng,
         (Some(FileFormat::Pcap), _) => Format::Pcap(Fraction::Micros),
@@ -185,6 +189,20 @@ fn file_output(args: &CaptureArgs) -> Result<FileOutput, ConfigError> {
         format,
         rotation,
     })
+}
+
+/// Refuses a name that promises a compressed file: what is being written is plain, so that it holds at every
+/// moment what was delivered.
+pub(crate) fn plain(path: &Path) -> Result<(), &'static str> {
+    let extension = path.extension().and_then(OsStr::to_str).unwrap_or_default();
+    let packed = ["gz", "zst", "zstd", "bz2", "xz", "lz4"];
+    match packed.contains(&extension.to_lowercase().as_str()) {
+        true => Err(
+            "the file is written plain; leave the extension out, and compress it when it is complete \
+             (zstd --rm FILE)",
+        ),
+        false => Ok(()),
+    }
 }
 
 fn positive(key: &'static str, n: u64) -> Result<NonZeroU64, ConfigError> {

@@ -210,7 +210,11 @@ impl<'t> Reading<'t> {
             let Partition {
                 number, fetched, ..
             } = self.partitions[at];
-            let (low, high) = self.topic.watermarks(number)?;
+            let (low, high) = match self.topic.watermarks(number) {
+                Ok(marks) => marks,
+                Err(ConsumeError::Interrupted { .. }) => return Ok(()),
+                Err(error) => return Err(error),
+            };
             if (low..=high).contains(&fetched) {
                 continue;
             }

@@ -19,7 +19,7 @@ use super::position::Start;
 use super::stop::Stop;
 use super::{ConsumeError, Options};
 use crate::kafka::Settings;
-use crate::kafka::ask::{Asks, Said, first_answer, refused};
+use crate::kafka::ask::{Asks, Said, aside, first_answer, is_passing, refused};
 use crate::kafka::connect::ConnectError;
 
 /// How long the brokers may take for their first answer, and for each question after it.
@@ -132,6 +132,7 @@ impl Topic {
         let context = Context::default();
         let consumer = BaseConsumer::from_config_and_context(&config, context.clone())
             .map_err(|error| ConnectError::Client(refused(&error)))?;
+        let consumer = Arc::new(consumer);
         let written = settings.brokers()?;
         let creates = settings.get("allow.auto.create.topics") == Some("true");
         let topic = &options.topic;
@@ -139,7 +140,7 @@ impl Topic {
         let found = answer.topics().iter().find(|found| found.name() == topic);
         let count = found.map_or(0, |found| found.partitions().len());
         Ok(Self {
-            consumer: Arc::new(consumer),
+            consumer,
             name: options.topic.clone(),
             count: i32::try_from(count).unwrap_or(i32::MAX),
             group: group.filter(|_| !options.anonymous),
@@ -234,15 +235,11 @@ impl Topic {
 
     /// The oldest offset of a partition, and the one after its newest record.
     pub(super) fn watermarks(&self, partition: i32) -> Result<(i64, i64), ConsumeError> {
-        self.consumer
-            .fetch_watermarks(&self.name, partition, ANSWER)
-            .map_err(|cause| {
-                let topic = &self.name;
-                self.asking(
-                    format!("asking for the offsets of topic {topic}, partition {partition}"),
-                    cause,
-                )
-            })
+        let name = self.name.clone();
+        let doing = format!("asking for the offsets of topic {name}, partition {partition}");
+        self.ask(doing, move |consumer, limit| {
+            consumer.fetch_watermarks(&name, partition, limit)
+        })
     }
 
     /// Has the group keep what is `committed` of `offsets`, in the background.
@@ -309,22 +306,19 @@ impl Topic {
     ) -> Result<Vec<Option<i64>>, ConsumeError> {
         let millis = i64::try_from(millis).unwrap_or(i64::MAX);
         let list = self.list(partitions, |_| millis)?;
-        let found = self.consumer.offsets_for_times(list, ANSWER);
-        let found = found.map_err(|cause| {
-            self.asking(format!("looking for a time in topic {}", self.name), cause)
+        let doing = format!("looking for a time in topic {}", self.name);
+        let found = self.ask(doing, move |consumer, limit| {
+            whole(consumer.offsets_for_times(list.clone(), limit)?)
         })?;
         Ok(self.offsets(&found, partitions))
     }
 
     fn stored(&self, partitions: &[Partition]) -> Result<Vec<Option<i64>>, ConsumeError> {
         let list = self.list(partitions, |_| 0)?;
-        let found = self.consumer.committed_offsets(list, ANSWER);
-        let found = found.map_err(|cause| {
-            let group = self.group.as_deref().unwrap_or_default();
-            self.asking(
-                format!("asking for the offsets that group {group} stored"),
-                cause,
-            )
+        let group = self.group.as_deref().unwrap_or_default();
+        let doing = format!("asking for the offsets that group {group} stored");
+        let found = self.ask(doing, move |consumer, limit| {
+            whole(consumer.committed_offsets(list.clone(), limit)?)
         })?;
         Ok(self.offsets(&found, partitions))
     }
@@ -354,6 +348,31 @@ impl Topic {
         Ok(list)
     }
 
+    /// Asks until there is an answer: what a broker says that was just started passes.
+    ///
+    /// Waits for at most fifteen seconds; a signal ends it at once.
+    fn ask<A: Send + 'static>(
+        &self,
+        doing: String,
+        question: impl Fn(&BaseConsumer<Context>, Duration) -> KafkaResult<A> + Send + Sync + 'static,
+    ) -> Result<A, ConsumeError> {
+        let end = Instant::now() + ANSWER;
+        let question = Arc::new(question);
+        loop {
+            let left = end.saturating_duration_since(Instant::now());
+            let (consumer, asked) = (self.consumer.clone(), question.clone());
+            match aside(move || asked(&consumer, left)) {
+                None => return Err(ConsumeError::Interrupted { doing }),
+                Some(Ok(answer)) => return Ok(answer),
+                Some(Err(cause)) if is_passing(&cause) && Instant::now() + TICK < end => {
+                    tracing::debug!("{doing}: {cause}; asking again");
+                    thread::sleep(TICK);
+                }
+                Some(Err(cause)) => return Err(self.asking(doing, cause)),
+            }
+        }
+    }
+
     fn asking(&self, doing: String, cause: KafkaError) -> ConsumeError {
         ConsumeError::Asking { doing, cause }
     }
@@ -364,6 +383,14 @@ impl Topic {
             cause,
         }
     }
+}
+
+/// The list, unless a partition of it bears an error.
+fn whole(list: TopicPartitionList) -> KafkaResult<TopicPartitionList> {
+    for element in list.elements() {
+        element.error()?;
+    }
+    Ok(list)
 }
 
 fn set(partitions: &mut [Partition], offsets: &[i64]) {

@@ -4,7 +4,9 @@
 //! librdkafka says of it.
 
 use std::collections::BTreeMap;
+use std::sync::mpsc::{self, RecvTimeoutError};
 use std::sync::{Arc, Mutex, PoisonError};
+use std::thread;
 use std::time::{Duration, Instant};
 
 use rdkafka::client::ClientContext;
@@ -23,7 +25,7 @@ use crate::signals;
 /// A topic that was just made may be unknown to some brokers for a moment.
 const PROPAGATION: Duration = Duration::from_secs(1);
 
-/// The longest that one question waits: within this a signal ends the asking.
+/// The longest that one question waits: a refusal meanwhile is seen after it.
 const LONGEST_QUESTION: Duration = Duration::from_secs(2);
 
 /// What a client that asks has heard.
@@ -129,11 +131,55 @@ impl Asks for BaseProducer<Said> {
     }
 }
 
+/// How often a signal is looked for while a question waits.
+const LOOK: Duration = Duration::from_millis(100);
+
+/// Asks on a thread of its own: a signal ends the wait for the answer, and then there is none.
+///
+/// What `question` holds stays alive until librdkafka has given up.
+pub(crate) fn aside<A: Send + 'static>(question: impl FnOnce() -> A + Send + 'static) -> Option<A> {
+    let (answer, answered) = mpsc::channel();
+    thread::spawn(move || answer.send(question()));
+    while !signals::stop_came() {
+        match answered.recv_timeout(LOOK) {
+            Ok(answer) => return Some(answer),
+            Err(RecvTimeoutError::Timeout) => {}
+            Err(RecvTimeoutError::Disconnected) => return None,
+        }
+    }
+    None
+}
+
+/// Whether what a broker answers passes by itself, as after its start: partitions and groups are being
+/// taken over.
+pub(crate) fn is_passing(error: &KafkaError) -> bool {
+    let passing = [
+        RDKafkaErrorCode::LeaderNotAvailable,
+        RDKafkaErrorCode::NotLeaderForPartition,
+        RDKafkaErrorCode::ReplicaNotAvailable,
+        RDKafkaErrorCode::BrokerNotAvailable,
+        RDKafkaErrorCode::UnknownTopicOrPartition,
+        RDKafkaErrorCode::CoordinatorLoadInProgress,
+        RDKafkaErrorCode::CoordinatorNotAvailable,
+        RDKafkaErrorCode::NotCoordinator,
+        RDKafkaErrorCode::WaitingForCoordinator,
+        RDKafkaErrorCode::FencedLeaderEpoch,
+        RDKafkaErrorCode::UnknownLeaderEpoch,
+        RDKafkaErrorCode::OffsetNotAvailable,
+        RDKafkaErrorCode::NetworkException,
+        RDKafkaErrorCode::RequestTimedOut,
+        RDKafkaErrorCode::KafkaStorageError,
+        RDKafkaErrorCode::BrokerTransportFailure,
+    ];
+    let code = error.rdkafka_error_code();
+    code.is_some_and(|code| passing.contains(&code))
+}
+
 /// Asks the brokers for `topic`, for at most `limit`; `said` is what the client's context hears.
 ///
-/// Where asking `creates` the topic, a missing one is waited for.
+/// Where asking `creates` the topic, a missing one is waited for. A signal ends it at once.
 pub(crate) fn first_answer(
-    client: &impl Asks,
+    client: &Arc<impl Asks + Send + Sync + 'static>,
     said: &Said,
     topic: &str,
     written: &[BrokerAddress],
@@ -147,7 +193,11 @@ pub(crate) fn first_answer(
     let mut patience = Duration::from_millis(500);
     loop {
         let left = end.saturating_duration_since(Instant::now());
-        let answer = client.ask(topic, left.min(patience));
+        let (asked, name, wait) = (client.clone(), topic.to_owned(), left.min(patience));
+        let Some(answer) = aside(move || asked.ask(&name, wait)) else {
+            let troubles = known(said, written);
+            return Err(ConnectError::Interrupted { troubles });
+        };
         patience = (patience * 2).min(LONGEST_QUESTION);
         for _ in 0..=written.len() {
             client.serve(Duration::from_millis(1));
@@ -163,13 +213,9 @@ pub(crate) fn first_answer(
                     if !is_missing || now >= until {
                         return Err(error);
                     }
-                    std::thread::sleep(Duration::from_millis(100));
+                    thread::sleep(Duration::from_millis(100));
                 }
             },
-            Err(_) if signals::stop_came() => {
-                let troubles = known(said, written);
-                return Err(ConnectError::Interrupted { troubles });
-            }
             Err(_) => give_up(said, written, is_over, limit)?,
         }
     }

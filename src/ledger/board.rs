@@ -111,6 +111,17 @@ pub struct PublisherEntry {
     pub latency: Histogram,
 }
 
+/// Something that should move: its name, whether it is expected to, and what it counts while it does.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) struct Pulse {
+    /// Its name for people.
+    pub(crate) name: String,
+    /// Whether it is expected to move.
+    pub(crate) is_due: bool,
+    /// What it counts.
+    pub(crate) beats: u64,
+}
+
 /// The register; cheap to clone.
 #[derive(Clone, Debug)]
 pub struct Board(Arc<Shared>);
@@ -249,14 +260,30 @@ impl Board {
         }
     }
 
-    /// The name, state and turns of every worker.
-    pub(crate) fn turns(&self) -> Vec<(String, QueueState, u64)> {
+    /// The turns of every worker; one that has ended is not expected to turn.
+    pub(crate) fn turns(&self) -> Vec<Pulse> {
         let entries = self.entries();
-        let turns = entries.queues.iter().map(|queue| {
-            let counters = &queue.counters;
-            (entries.label(queue), counters.state(), counters.turns.get())
+        let turns = entries.queues.iter().map(|queue| Pulse {
+            name: entries.label(queue),
+            is_due: !matches!(
+                queue.counters.state(),
+                QueueState::Starting | QueueState::Ended | QueueState::Gone
+            ),
+            beats: queue.counters.turns.get(),
         });
         turns.collect()
+    }
+
+    /// The answers of every sink; one that owes none is not expected to answer.
+    pub(crate) fn answers(&self) -> Vec<Pulse> {
+        let entries = self.entries();
+        let publishers = entries.publishers.iter().enumerate();
+        let answers = publishers.map(|(number, publisher)| Pulse {
+            name: format!("publisher {number}"),
+            is_due: publisher.counters.in_flight.get() > 0,
+            beats: publisher.counters.answers(),
+        });
+        answers.collect()
     }
 
     pub(crate) fn entries(&self) -> MutexGuard<'_, Entries> {

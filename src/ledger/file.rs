@@ -32,7 +32,7 @@ impl Ledger {
 
     /// Writes the JSON to `path`: to a file beside it first, which then takes its name.
     ///
-    /// A link is followed; a device or pipe (`/dev/stdout`) is written to as it is. Fails where the
+    /// `-` is standard output. A link is followed; a device or pipe (`/dev/stdout`) is written to as it is. Fails where the
     /// folder is missing, full or not ours to write to, and then leaves what was there.
     pub fn write(&self, path: &Path) -> Result<(), LedgerError> {
         let fault = |step, cause| LedgerError {
@@ -41,6 +41,10 @@ impl Ledger {
             cause,
         };
         let json = self.json();
+        if path == Path::new("-") {
+            let written = io::stdout().write_all(json.as_bytes());
+            return written.map_err(|cause| fault("writing to standard output", cause));
+        }
         if fs::metadata(path).is_ok_and(|known| !known.is_file()) {
             return fs::write(path, json).map_err(|cause| fault("writing", cause));
         }

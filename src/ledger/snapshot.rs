@@ -104,6 +104,15 @@ impl QueueLine {
         }
         counts.received + counts.kernel_drops()
     }
+
+    /// Packets that came through the socket after the program's own figures were read, while the sensor
+    /// runs: the program has seen and redirected these as well, as surely as they came.
+    pub(crate) fn ahead(&self, phase: Phase) -> u64 {
+        match phase {
+            Phase::Running => self.seen(false).saturating_sub(self.counts.xdp_redirected),
+            Phase::Drained => 0,
+        }
+    }
 }
 
 impl Totals {

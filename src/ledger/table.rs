@@ -134,10 +134,10 @@ impl Ledger {
             let counts = &queue.counts;
             counts.kernel_drops() - counts.pcap_if_dropped + counts.xdp_aborted
         });
-        let seen = self
-            .queues
-            .iter()
-            .map(|queue| queue.seen(self.is_xdp(queue)) - queue.counts.pcap_if_dropped);
+        let seen = self.queues.iter().map(|queue| match self.is_xdp(queue) {
+            true => queue.seen(true) + queue.ahead(self.phase),
+            false => queue.seen(false) - queue.counts.pcap_if_dropped,
+        });
         let card = self
             .queues
             .iter()
@@ -183,9 +183,11 @@ fn rows(interface: &InterfaceLine, queues: &[&QueueLine], phase: Phase) -> Vec<R
         rows.push(Row {
             label: "xdp",
             cells: [
-                Some(sum(&|queue| queue.counts.xdp_seen)),
+                Some(sum(&|queue| queue.seen(true) + queue.ahead(phase))),
                 None,
-                Some(sum(&|queue| queue.counts.xdp_redirected)),
+                Some(sum(&|queue| {
+                    queue.counts.xdp_redirected + queue.ahead(phase)
+                })),
                 Some(sum(&passed)),
                 Some(sum(&|queue| queue.counts.xdp_aborted)),
             ],

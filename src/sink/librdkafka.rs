@@ -5,12 +5,15 @@
 //!
 //! Batches fill the sink's partitions in turn, one batch each. Where librdkafka's own queue is full, the
 //! rest of a batch waits in its slot and goes on when reports come. A fatal error ends a client, not the
-//! sink: what was sent is waited for, then a new client takes over.
+//! sink, and so does one that stands still while the cluster answers others: what was sent is waited for,
+//! then a new client takes over. It gets what librdkafka says was never sent, and nothing else: what was sent
+//! and not answered is counted as possibly persisted, and is in the topic at most once.
 
 mod client;
 mod connect;
 mod outcome;
 mod slot;
+mod watchdog;
 
 use std::collections::VecDeque;
 use std::fmt;
@@ -22,6 +25,7 @@ use nix::errno::Errno;
 use nix::poll::{PollFd, PollFlags, ppoll};
 use nix::sys::eventfd::{EfdFlags, EventFd};
 use nix::sys::time::TimeSpec;
+use rdkafka::ClientConfig;
 use rdkafka::error::RDKafkaErrorCode;
 use rdkafka_sys::rd_kafka_resp_err_t as Code;
 
@@ -34,7 +38,8 @@ use crate::sink::{Finished, Sink, SinkError};
 
 use client::{Client, Kind, Purge};
 pub use connect::Cluster;
-use slot::Slot;
+use slot::{Ended, Slot};
+use watchdog::{Question, STATISTICS, Watchdog};
 
 /// The most batches the sink holds. librdkafka keeps about 190 bytes for each record it was lent; this
 /// bounds them, and the rest waits in our ring at no cost.
@@ -46,8 +51,11 @@ pub const MAX_BATCHES: usize = 16;
 /// one partition, 16 batches took 1.5 times the CPU of 4, at the same rate.
 const SPARE_BATCHES: usize = 2;
 
-/// How long records in flight may still be answered after a fatal error, before they are given up.
+/// How long records in flight may still be answered after their client has ended, before they are given up.
 const FATAL_GRACE: Duration = Duration::from_secs(5);
+
+/// A record's time to be delivered where the user wrote none: librdkafka's own.
+const DELIVERY: Duration = Duration::from_secs(300);
 
 /// How long purged records may take to be reported before the client is dropped with them.
 const PURGE_GRACE: Duration = Duration::from_secs(5);
@@ -55,7 +63,7 @@ const PURGE_GRACE: Duration = Duration::from_secs(5);
 /// How often a sink in trouble looks again without being woken.
 const RETRY: Duration = Duration::from_millis(100);
 
-/// Receives librdkafka's statistics as JSON, one object for each `statistics.interval.ms`.
+/// Receives librdkafka's statistics as JSON.
 pub type OnStatistics = Box<dyn FnMut(&str) + Send>;
 
 /// A sink for some partitions of one topic, through a librdkafka producer of its own.
@@ -75,7 +83,8 @@ pub struct LibrdkafkaSink {
     /// Whether a burst may go by one call: the record's time is now, and there is no header.
     by_burst: bool,
     is_full: bool,
-    fatal: Option<Fatal>,
+    over: Option<Over>,
+    watchdog: Watchdog,
     is_finishing: bool,
     /// What records have been lost by, said once each.
     told: Vec<Code>,
@@ -86,11 +95,12 @@ pub struct LibrdkafkaSink {
 
 /// A client that has ended.
 #[derive(Debug)]
-struct Fatal {
+struct Over {
+    why: Ended,
     since: Instant,
     code: Code,
     said: String,
-    is_purged: bool,
+    purged: Option<Instant>,
 }
 
 impl fmt::Debug for LibrdkafkaSink {
@@ -117,12 +127,14 @@ impl LibrdkafkaSink {
                 said: format!("no eventfd: {errno}"),
             },
         )?;
-        let client = Client::new(&settings.client_config(), topic, wake.as_fd())?;
+        let client = Client::new(&client_config(&settings), topic, wake.as_fd())?;
         Ok(Self {
             client: Some(client),
             slots: (0..MAX_BATCHES).map(|_| None).collect(),
             order: VecDeque::with_capacity(MAX_BATCHES),
             done: Vec::with_capacity(MAX_BATCHES),
+            over: None,
+            watchdog: Watchdog::new(&settings),
             settings,
             topic: topic.to_owned(),
             window: (2 * partitions.len() + SPARE_BATCHES).min(MAX_BATCHES),
@@ -130,7 +142,6 @@ impl LibrdkafkaSink {
             next_partition: 0,
             by_burst: encoding.record_time == RecordTime::Now && !encoding.headers,
             is_full: false,
-            fatal: None,
             is_finishing: false,
             told: Vec::new(),
             log,
@@ -139,7 +150,8 @@ impl LibrdkafkaSink {
         })
     }
 
-    /// Has librdkafka's statistics given to `each`; they are off unless `statistics.interval.ms` is set.
+    /// Has librdkafka's statistics given to `each`: every five seconds unless `statistics.interval.ms` is
+    /// set.
     pub fn on_statistics(&mut self, each: OnStatistics) {
         self.on_statistics = Some(each);
     }
@@ -152,7 +164,7 @@ impl LibrdkafkaSink {
     /// Hands over what is not librdkafka's yet, batch by batch in the order they came.
     fn hand_over(&mut self) {
         self.is_full = false;
-        if self.fatal.is_some() {
+        if self.over.is_some() {
             return;
         }
         let Some(client) = &mut self.client else {
@@ -177,6 +189,7 @@ impl LibrdkafkaSink {
         let Some(client) = &self.client else { return };
         let acks = self.settings.acks();
         let may_go_again = !self.is_finishing;
+        let mut is_answered = false;
         let mut lost_by = Vec::new();
         while let Some(mut event) = client.next() {
             match event.kind() {
@@ -185,14 +198,15 @@ impl LibrdkafkaSink {
                         let slot = self.slots[report.slot]
                             .as_mut()
                             .expect("a record is reported before its slot is emptied");
-                        slot.answer(report, acks, may_go_again && self.fatal.is_some());
+                        slot.answer(report, acks, may_go_again && self.over.is_some());
+                        is_answered |= outcome::is_answer(report);
                         let code = outcome::refusal(report);
                         lost_by.extend(code.filter(|code| !self.told.contains(code)));
                     }
                 }
                 Kind::Error { code, text } => {
-                    self.fatal = self.fatal.take().or_else(|| Fatal::of(client));
-                    if self.fatal.is_none() {
+                    self.over = self.over.take().or_else(|| Over::fatal(client));
+                    if self.over.is_none() {
                         self.log.write(4, &format!("{code:?}"), &text);
                     }
                 }
@@ -202,12 +216,16 @@ impl LibrdkafkaSink {
                     text,
                 } => self.log.write(level, &facility, &text),
                 Kind::Statistics(json) => {
+                    self.watchdog.statistics(&json);
                     if let Some(each) = &mut self.on_statistics {
                         each(&json);
                     }
                 }
                 Kind::Other => {}
             }
+        }
+        if is_answered {
+            self.watchdog.sign();
         }
         for code in lost_by {
             self.tell(code);
@@ -256,48 +274,89 @@ impl LibrdkafkaSink {
         let Some(client) = &self.client else {
             return Ok(());
         };
-        if self.fatal.is_none() && self.is_full {
-            self.fatal = Fatal::of(client);
+        if self.over.is_none() && self.is_full {
+            self.over = Over::fatal(client);
         }
         let is_waiting = self.is_waiting();
-        let Some(fatal) = &mut self.fatal else {
+        if self.over.is_none() {
+            self.over = match is_waiting {
+                true => self.stall(),
+                false => None,
+            };
+            if !is_waiting {
+                self.watchdog.sign();
+            }
+        }
+        let (Some(over), Some(client)) = (&mut self.over, &self.client) else {
             return Ok(());
         };
-        if is_waiting {
-            let is_due = fatal.since.elapsed() > FATAL_GRACE;
-            if is_due && !std::mem::replace(&mut fatal.is_purged, true) {
+        if !is_waiting {
+            return self.rebuild();
+        }
+        match over.purged {
+            None if over.since.elapsed() > FATAL_GRACE => {
+                over.purged = Some(Instant::now());
                 client.purge(Purge::All);
             }
-            return Ok(());
+            Some(purged) if purged.elapsed() > PURGE_GRACE => return self.rebuild(),
+            None | Some(_) => {}
         }
-        self.rebuild()
+        Ok(())
+    }
+
+    /// Ends a client that stands still while the cluster answers others.
+    fn stall(&mut self) -> Option<Over> {
+        let client = self.client.as_ref()?;
+        let question = || Question {
+            config: self.settings.client_config(),
+            topic: self.topic.clone(),
+            partitions: self.partitions.clone(),
+            log: self.log.clone(),
+        };
+        let silent = self.watchdog.stalled(question)?;
+        client.purge(Purge::Queue);
+        Some(Over {
+            why: Ended::Stalled,
+            since: Instant::now(),
+            code: Code::RD_KAFKA_RESP_ERR__TIMED_OUT,
+            said: format!(
+                "it has sent nothing for {} s, and the brokers answer others",
+                silent.as_secs()
+            ),
+            purged: None,
+        })
     }
 
     fn rebuild(&mut self) -> Result<(), SinkError> {
-        let Some(fatal) = self.fatal.take() else {
+        let Some(over) = self.over.take() else {
             return Ok(());
         };
         self.client = None;
+        for slot in self.slots.iter_mut().flatten() {
+            slot.abandon();
+        }
         let is_refused = matches!(
-            fatal.code,
+            over.code,
             Code::RD_KAFKA_RESP_ERR_CLUSTER_AUTHORIZATION_FAILED
                 | Code::RD_KAFKA_RESP_ERR__UNSUPPORTED_FEATURE
         );
         if is_refused && self.settings.is_idempotent() {
-            self.do_without_idempotence(&fatal)?;
+            self.do_without_idempotence(&over)?;
         } else {
             tracing::error!(
                 topic = self.topic,
-                "librdkafka gave up: {}; a new producer takes over",
-                fatal.said
+                "librdkafka's producer is given up: {}; a new one takes over",
+                over.said
             );
         }
+        let limit = delivery_limit(&self.settings);
         for &at in &self.order {
             let slot = self.slots[at].as_mut().expect("a slot in order is in use");
-            slot.renew();
+            slot.renew(over.why, limit);
         }
         self.collect();
-        let config = self.settings.client_config();
+        self.watchdog = Watchdog::new(&self.settings);
+        let config = client_config(&self.settings);
         let client = Client::new(&config, &self.topic, self.wake.as_fd());
         self.client = Some(client.map_err(|error| SinkError {
             doing: format!("making a new producer for topic {}", self.topic),
@@ -308,17 +367,17 @@ impl LibrdkafkaSink {
     }
 
     /// The broker gives us no producer id: goes on without one, unless the user insists.
-    fn do_without_idempotence(&mut self, fatal: &Fatal) -> Result<(), SinkError> {
+    fn do_without_idempotence(&mut self, over: &Over) -> Result<(), SinkError> {
         if self.settings.asked_for_idempotence() {
             return Err(SinkError {
                 doing: "asking for a producer id, as enable.idempotence=true needs".to_owned(),
-                cause: io::Error::other(fatal.said.clone()),
+                cause: io::Error::other(over.said.clone()),
             });
         }
         tracing::warn!(
             topic = self.topic,
             "no producer id ({}); going on without idempotence: after a fault, records may be stored twice",
-            fatal.said
+            over.said
         );
         let settings = self.settings.clone().without_idempotence();
         self.settings = settings.map_err(|error| SinkError {
@@ -330,7 +389,7 @@ impl LibrdkafkaSink {
 
     /// Waits for a report, for `wake` if the sink could take a batch, or for `limit`.
     fn wait(&self, wake: BorrowedFd<'_>, limit: Duration) -> Result<(), SinkError> {
-        let is_troubled = self.is_full || self.fatal.is_some();
+        let is_troubled = self.is_full || self.over.is_some();
         let limit = if is_troubled { limit.min(RETRY) } else { limit };
         let mut fds = [
             PollFd::new(self.wake.as_fd(), PollFlags::POLLIN),
@@ -384,23 +443,43 @@ impl LibrdkafkaSink {
     }
 }
 
-impl Fatal {
+impl Over {
     /// The fatal error of a client that has one.
-    fn of(client: &Client) -> Option<Self> {
+    fn fatal(client: &Client) -> Option<Self> {
         let (code, said) = client.fatal()?;
         client.purge(Purge::Queue);
         Some(Self {
+            why: Ended::Fatal,
             since: Instant::now(),
             code,
             said,
-            is_purged: false,
+            purged: None,
         })
+    }
+}
+
+/// The settings of a client that says what it has sent: the watchdog goes by it.
+fn client_config(settings: &ProducerSettings) -> ClientConfig {
+    let mut config = settings.client_config();
+    if settings.settings().get("statistics.interval.ms").is_none() {
+        config.set("statistics.interval.ms", STATISTICS.as_millis().to_string());
+    }
+    config
+}
+
+/// How long a record may be on its way; 0 is for ever.
+fn delivery_limit(settings: &ProducerSettings) -> Duration {
+    let written = settings.settings().get("message.timeout.ms");
+    match written.and_then(|text| text.parse().ok()) {
+        Some(0) => Duration::MAX,
+        Some(millis) => Duration::from_millis(millis),
+        None => DELIVERY,
     }
 }
 
 impl Sink for LibrdkafkaSink {
     fn has_room(&self) -> bool {
-        self.order.len() < self.window && !self.is_full && self.fatal.is_none()
+        self.order.len() < self.window && !self.is_full && self.over.is_none()
     }
 
     fn send(&mut self, batch: Batch) {

@@ -1,6 +1,13 @@
 //! What is wrong is said in words, with the exit code of its kind.
 
-use std::process::{Command, Stdio};
+use std::io::{BufRead as _, BufReader};
+use std::net::TcpListener;
+use std::process::{Child, Command, Stdio};
+
+use nix::sys::signal::{Signal, kill};
+use nix::unistd::Pid;
+use rdkafka::mocking::MockCluster;
+use rdkafka::types::{RDKafkaApiKey, RDKafkaRespErr as Code};
 
 use crate::support::{RINGTAP, consume, name, run, said, topic};
 
@@ -76,4 +83,60 @@ fn a_full_disk_ends_it_with_the_reason() {
     let output = run(&mut consume(&topic, "-o begin -e -w /dev/full"));
     assert_ne!(output.status.code(), Some(0));
     assert!(said(&output).contains("No space left"), "{}", said(&output));
+}
+
+/// `ringtap consume` from the beginning of topic `pcap` to its end.
+fn from(brokers: &str) -> Command {
+    let mut command = Command::new(RINGTAP);
+    command.args(["consume", "-k", brokers, "-o", "begin", "-e", "-vv"]);
+    command.stdin(Stdio::null()).stdout(Stdio::piped());
+    command.stderr(Stdio::piped());
+    command
+}
+
+/// Interrupts it, and expects it to say so.
+fn interrupt(child: Child) {
+    kill(Pid::from_raw(child.id().cast_signed()), Signal::SIGINT).unwrap();
+    let output = child.wait_with_output().unwrap();
+    assert_eq!(output.status.code(), Some(3), "{}", said(&output));
+    assert!(said(&output).contains("interrupted"), "{}", said(&output));
+}
+
+#[test]
+fn what_a_broker_says_that_was_just_started_is_waited_out() {
+    let mock = MockCluster::new(1).unwrap();
+    mock.create_topic("pcap", 1, 1).unwrap();
+    let passing = [
+        Code::RD_KAFKA_RESP_ERR_NOT_LEADER_FOR_PARTITION,
+        Code::RD_KAFKA_RESP_ERR_LEADER_NOT_AVAILABLE,
+        Code::RD_KAFKA_RESP_ERR_KAFKA_STORAGE_ERROR,
+    ];
+    for code in passing {
+        mock.request_errors(RDKafkaApiKey::ListOffsets, &[code; 12]);
+        let output = run(&mut from(&mock.bootstrap_servers()));
+        assert_eq!(output.status.code(), Some(0), "{}", said(&output));
+        assert!(said(&output).contains("asking again"), "{}", said(&output));
+    }
+}
+
+#[test]
+fn a_signal_ends_the_wait_for_a_broker_that_accepts_and_says_nothing() {
+    let mute = TcpListener::bind("127.0.0.1:0").unwrap();
+    let child = from(&mute.local_addr().unwrap().to_string()).spawn();
+    let _connected = mute.accept().unwrap();
+    interrupt(child.unwrap());
+}
+
+#[test]
+fn a_signal_ends_the_wait_for_a_partition_without_a_leader() {
+    let mock = MockCluster::new(1).unwrap();
+    mock.create_topic("pcap", 1, 1).unwrap();
+    let leaderless = [Code::RD_KAFKA_RESP_ERR_NOT_LEADER_FOR_PARTITION; 1_000];
+    mock.request_errors(RDKafkaApiKey::ListOffsets, &leaderless);
+    let mut child = from(&mock.bootstrap_servers()).spawn().unwrap();
+    let mut lines = BufReader::new(child.stderr.take().unwrap()).lines();
+    assert!(lines.any(|line| line.unwrap().contains("asking again")));
+    kill(Pid::from_raw(child.id().cast_signed()), Signal::SIGINT).unwrap();
+    assert!(lines.any(|line| line.unwrap().contains("interrupted while")));
+    assert_eq!(child.wait().unwrap().code(), Some(3));
 }

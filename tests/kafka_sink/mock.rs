@@ -11,8 +11,8 @@ use ringtap::sink::librdkafka::MAX_BATCHES;
 
 use crate::support::producer::{Producer, Tested};
 use crate::support::records::{
-    BURSTS, TIMED, Total, batch_of, batches, check, check_unsequenced, drive, finish, give,
-    read_back, run,
+    BURSTS, TIMED, Total, batch_of, batches, check, check_unsequenced, drive, drive_for, finish,
+    give, read_back, run,
 };
 
 type Mock = MockCluster<'static, DefaultProducerContext>;
@@ -334,4 +334,62 @@ fn a_fatal_error_ends_a_client_and_not_the_sink() {
         assert!(total.outcome.delivered >= 200, "{total:?}");
         check(&read_back(&brokers, TOPIC), &total);
     });
+}
+
+/// A client that is given up soon: after a second without a request, five of an answering cluster.
+const IMPATIENT: [&str; 5] = [
+    "socket.timeout.ms=1000",
+    "reconnect.backoff.max.ms=100",
+    "statistics.interval.ms=200",
+    "api.version.request.timeout.ms=1000",
+    "max.in.flight=1",
+];
+
+#[test]
+fn a_client_that_stands_still_is_replaced_and_only_what_was_never_sent_goes_again() {
+    let mock = MockCluster::new(2).unwrap();
+    mock.create_topic(TOPIC, 1, 1).unwrap();
+    mock.partition_leader(TOPIC, 0, Some(1)).unwrap();
+    let brokers = mock.bootstrap_servers();
+    let mut sink = Producer::Librdkafka.sink(&brokers, TOPIC, &BURSTS, &IMPATIENT);
+    let mut total = Total::default();
+    drive(&mut sink, batches(1, 100, &BURSTS), &mut total, |_| {});
+    mock.broker_round_trip_time(1, Duration::from_secs(60))
+        .unwrap();
+    let mut hit = batch_of(100..200, &BURSTS, |_| 60);
+    for next in [200, 300] {
+        give(&mut sink, hit, &mut total);
+        // What is on the wire is a request of its own.
+        drive_for(&mut sink, Duration::from_millis(500), &mut total);
+        hit = batch_of(next..next + 100, &BURSTS, |_| 60);
+    }
+    while total.outcome.possibly_persisted == 0 {
+        drive_for(&mut sink, Duration::from_millis(50), &mut total);
+    }
+    mock.broker_round_trip_time(1, Duration::ZERO).unwrap();
+    drive(&mut sink, vec![hit], &mut total, |_| {});
+    finish(&mut sink, &mut total, Duration::from_secs(60));
+    assert_eq!(total.outcome.possibly_persisted, 100, "{total:?}");
+    assert_eq!(total.outcome.delivered, 300, "{total:?}");
+    check(&read_back(&brokers, TOPIC), &total);
+}
+
+#[test]
+fn a_client_is_kept_while_the_cluster_answers_nobody() {
+    let (mock, brokers) = mock(1);
+    let mut sink = Producer::Librdkafka.sink(&brokers, TOPIC, &BURSTS, &IMPATIENT);
+    let mut total = Total::default();
+    drive(&mut sink, batches(1, 100, &BURSTS), &mut total, |_| {});
+    mock.broker_down(-1).unwrap();
+    give(&mut sink, batch_of(100..200, &BURSTS, |_| 60), &mut total);
+    mock.broker_round_trip_time(-1, Duration::from_secs(60))
+        .unwrap();
+    mock.broker_up(-1).unwrap();
+    drive_for(&mut sink, Duration::from_secs(12), &mut total);
+    assert_eq!(total.batches, 1, "nothing is given up: {total:?}");
+    mock.broker_round_trip_time(-1, Duration::ZERO).unwrap();
+    drive(&mut sink, Vec::new(), &mut total, |_| {});
+    assert_eq!(total.outcome.delivered, 200, "{total:?}");
+    finish(&mut sink, &mut total, Duration::from_secs(60));
+    check(&read_back(&brokers, TOPIC), &total);
 }

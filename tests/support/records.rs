@@ -187,6 +187,19 @@ pub(crate) fn drive(
     }
 }
 
+/// Polls for `time`.
+pub(crate) fn drive_for(sink: &mut Tested, time: Duration, total: &mut Total) {
+    let wake = EventFd::new().unwrap();
+    let mut finished = Vec::new();
+    let end = Instant::now() + time;
+    while Instant::now() < end {
+        sink.poll(wake.as_fd(), Duration::from_millis(50), &mut finished)
+            .unwrap();
+        total.add(&finished);
+        finished.clear();
+    }
+}
+
 /// Sends everything, finishes, and returns what became of it.
 pub(crate) fn run(mut sink: Tested, batches: Vec<Batch>) -> Total {
     let mut total = Total::default();

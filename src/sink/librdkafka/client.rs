@@ -27,6 +27,10 @@ use crate::record::RecordInfo;
 /// The most records handed over in one call: their descriptions stay in the first-level cache.
 pub(super) const BURST: usize = 256;
 
+/// The lowest bits of what comes back with a report: the slot. Above them stands the record's number.
+const SLOT_BITS: u32 = 8;
+const _: () = assert!(usize::BITS == 64 && super::MAX_BATCHES <= 1 << SLOT_BITS);
+
 /// What librdkafka writes to the event descriptor, as an eventfd wants it: eight bytes.
 static WAKE: u64 = 1;
 
@@ -152,25 +156,25 @@ impl Client {
     ///
     /// # Safety
     ///
-    /// The values of `records` must stay where they are, unchanged, until each record handed over is
-    /// reported or the client is dropped.
+    /// The values of `records`, each with its number, must stay where they are, unchanged, until each
+    /// record handed over is reported or the client is dropped.
     pub(super) unsafe fn produce_burst<'a>(
         &mut self,
         partition: i32,
         slot: usize,
-        records: impl Iterator<Item = Record<'a>>,
+        records: impl Iterator<Item = (u32, Record<'a>)>,
         mut refused: impl FnMut(Code),
     ) -> HandedOver {
         let mut count = 0;
         let places = self.messages.iter_mut().zip(self.keys.iter_mut());
-        for ((message, place), record) in places.zip(records) {
+        for ((message, place), (number, record)) in places.zip(records) {
             *place = record.key;
             *message = sys::rd_kafka_message_t {
                 payload: record.value.as_ptr().cast_mut().cast(),
                 len: record.value.len(),
                 key: place.as_mut_ptr().cast(),
                 key_len: place.len(),
-                _private: ptr::without_provenance_mut(slot),
+                _private: mark(slot, number),
                 ..empty()
             };
             count += 1;
@@ -213,7 +217,7 @@ impl Client {
         &mut self,
         partition: i32,
         slot: usize,
-        record: &Record<'_>,
+        (number, record): (u32, &Record<'_>),
     ) -> Result<(), Code> {
         let header = record.info.map(|info| info.encode());
         let mut fields = [
@@ -248,7 +252,7 @@ impl Client {
             field(
                 VuType::RD_KAFKA_VTYPE_OPAQUE,
                 VuValue {
-                    ptr: ptr::without_provenance_mut(slot),
+                    ptr: mark(slot, number),
                 },
             ),
             field(
@@ -358,6 +362,20 @@ pub(super) fn may_wait(code: Code) -> bool {
     waits(code)
 }
 
+/// What comes back with the report of a record.
+fn mark(slot: usize, number: u32) -> *mut c_void {
+    let number = usize::try_from(number).expect("32 bits fit");
+    ptr::without_provenance_mut(slot | number << SLOT_BITS)
+}
+
+/// The slot and the number of the record that [`mark`] made it of.
+#[inline]
+fn marked(mark: *mut c_void) -> (usize, u32) {
+    let mark = mark.addr();
+    let number = u32::try_from(mark >> SLOT_BITS).expect("it was made of 32 bits");
+    (mark & ((1 << SLOT_BITS) - 1), number)
+}
+
 fn empty() -> sys::rd_kafka_message_t {
     sys::rd_kafka_message_t {
         err: Code::RD_KAFKA_RESP_ERR_NO_ERROR,
@@ -381,6 +399,8 @@ fn field(vtype: VuType, u: VuValue) -> sys::bindings::rd_kafka_vu_t {
 pub(super) struct Report {
     /// The slot of its batch.
     pub slot: usize,
+    /// Its number in the batch, from 0.
+    pub record: u32,
     /// What the broker or librdkafka said.
     pub code: Code,
     /// Whether it was stored.
@@ -491,10 +511,11 @@ impl Event<'_> {
             let message = unsafe { sys::rd_kafka_event_message_next(self.event.as_ptr()) };
             let message = NonNull::new(message.cast_mut())?;
             // SAFETY: the message lives as long as the event, which is alive.
-            let slot = unsafe { (*message.as_ptr())._private };
+            let (slot, record) = marked(unsafe { (*message.as_ptr())._private });
             let code = code(message);
             Some(Report {
-                slot: slot.addr(),
+                slot,
+                record,
                 code,
                 status: status(message, code),
             })
@@ -531,6 +552,18 @@ fn status(message: NonNull<sys::rd_kafka_message_t>, code: Code) -> Status {
         sys::rd_kafka_msg_status_t::RD_KAFKA_MSG_STATUS_NOT_PERSISTED => Status::NotPersisted,
         sys::rd_kafka_msg_status_t::RD_KAFKA_MSG_STATUS_POSSIBLY_PERSISTED => {
             Status::PossiblyPersisted
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_report_names_slot_and_record() {
+        for (slot, record) in [(0, 0), (15, 0), (0, u32::MAX), (7, 12_345)] {
+            assert_eq!(marked(mark(slot, record)), (slot, record));
         }
     }
 }

@@ -2,6 +2,7 @@
 //!
 //! The rule: a capture starts only on an answer, and every sink of it is made from the one that came.
 
+use std::sync::Arc;
 use std::time::Duration;
 
 use rdkafka::admin::{AdminClient, AdminOptions, ResourceSpecifier};
@@ -48,8 +49,8 @@ impl Cluster {
         let mut config = producer.client_config();
         // Only asks; a producer id is for those who write.
         config.set("enable.idempotence", "false");
-        let client = BaseProducer::from_config_and_context(&config, said.clone())
-            .map_err(|error| refused(&error))?;
+        let client = BaseProducer::from_config_and_context(&config, said.clone());
+        let client = Arc::new(client.map_err(|error| refused(&error))?);
         let written = settings.brokers()?;
         let creates = producer.settings().get("allow.auto.create.topics") == Some("true");
         let metadata = first_answer(&client, &said, topic, &written, limit, creates)?;

@@ -37,6 +37,12 @@ pub(super) fn is_unsent(report: Report) -> bool {
         )
 }
 
+/// Whether the report came of what a broker said: librdkafka's own codes are below that of an unknown
+/// one.
+pub(super) fn is_answer(report: Report) -> bool {
+    report.code as i32 >= Code::RD_KAFKA_RESP_ERR_UNKNOWN as i32
+}
+
 /// By what the record is lost, where it was not we who gave it up.
 pub(super) fn refusal(report: Report) -> Option<Code> {
     let ours = matches!(
@@ -91,6 +97,7 @@ mod tests {
         let mut outcome = Outcome::default();
         let report = Report {
             slot: 0,
+            record: 0,
             code,
             status,
         };
@@ -103,6 +110,7 @@ mod tests {
         let refused = |code, status| {
             refusal(Report {
                 slot: 0,
+                record: 0,
                 code,
                 status,
             })
