@@ -358,7 +358,11 @@ impl Sink for KafkaSink {
 
     fn send(&mut self, batch: Batch) {
         let now = Instant::now();
-        let at = self.choose(now).unwrap_or(self.next);
+        let named = batch.partition().and_then(|number| {
+            let owned = |partition: &Partition| partition.number() == number;
+            self.partitions.iter().position(owned)
+        });
+        let at = named.or_else(|| self.choose(now)).unwrap_or(self.next);
         let records = batch.count();
         let deadline = now + self.settings.patience.delivery;
         let slot = self.slots.put(batch, at);
