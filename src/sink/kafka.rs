@@ -22,7 +22,7 @@ use std::time::{Duration, Instant};
 use kafka_protocol::error::ResponseError;
 use uuid::Uuid;
 
-use crate::batch::Batch;
+use crate::batch::{Batch, Codec, Compressor};
 use crate::kafka::client::{Client, Event};
 use crate::kafka::partition::{Dispatch, Ended, Partition};
 use crate::kafka::request::Produce;
@@ -57,6 +57,7 @@ pub struct KafkaSink {
     told: Vec<i16>,
     /// What the sink cannot go on after.
     broken: Option<SinkError>,
+    compressor: Compressor,
 }
 
 impl KafkaSink {
@@ -74,8 +75,14 @@ impl KafkaSink {
             done: Vec::new(),
             told: Vec::new(),
             broken: None,
+            compressor: Compressor::new(Codec::None),
             settings,
         })
+    }
+
+    /// Compresses each batch with `codec` before it is sent.
+    pub fn compress(&mut self, codec: Codec) {
+        self.compressor = Compressor::new(codec);
     }
 
     /// The partition that takes the next batch: each in turn, of those that can send it at once.
@@ -356,7 +363,8 @@ impl Sink for KafkaSink {
         self.slots.parked() < PARKED && self.choose(Instant::now()).is_some()
     }
 
-    fn send(&mut self, batch: Batch) {
+    fn send(&mut self, mut batch: Batch) {
+        batch.compress(&mut self.compressor);
         let now = Instant::now();
         let named = batch.partition().and_then(|number| {
             let owned = |partition: &Partition| partition.number() == number;
