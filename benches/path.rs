@@ -2,6 +2,9 @@
 //!
 //! - `encode`: a packet into a batch, and the batch sealed (CRC-32C): the copy, the record's fields, the
 //!   checksum; the source packet is hot in the cache, as a UMEM frame is.
+//! - `seal`: header and checksum of a full batch.
+//! - `compress`: a full batch of numbered frames, by codec; restoring it is not counted.
+//! - `flow`: the number of the flow of a packet that is hot in the cache.
 //! - `ring`: a batch from worker to publisher and back, divided by the packets it holds.
 //! - `turn`: the worker's loop on the synthetic source, into a publisher that discards: everything of
 //!   user space but the socket.
@@ -14,9 +17,11 @@ use std::time::{Duration, Instant};
 
 use criterion::{BenchmarkId, Criterion, Throughput, criterion_group, criterion_main};
 
-use ringtap::batch::{Batch, Origin, Seal};
+use ringtap::batch::{Batch, Codec, Compressor, Origin, Seal};
 use ringtap::counters::QueueCounters;
-use ringtap::filler::{Filler, Rules};
+use ringtap::filler::{Filler, Route, Rules};
+use ringtap::flow;
+use ringtap::frames::{Plan, Size};
 use ringtap::histogram::Histogram;
 use ringtap::packet::{Clock, LinkType, Packet, Timestamp};
 use ringtap::record::{Encoding, KeyTime, RecordTime};
@@ -76,6 +81,119 @@ fn encode(c: &mut Criterion) {
     group.finish();
 }
 
+/// A full batch of numbered frames.
+fn full(size: usize) -> Batch {
+    let size = u16::try_from(size).expect("sizes are small");
+    let mut frames = Plan::new(0, Size::Fixed(size)).table();
+    let mut batch = Batch::new(BATCH, 0);
+    for sequence in 0.. {
+        let packet = Packet {
+            clock: Clock::Arrival,
+            time: Timestamp::from_nanos(1_700_000_000_000_000_000 + sequence * 1_000),
+            orig_len: size.into(),
+            link_type: LinkType::ETHERNET,
+            interface: 0,
+            data: frames.frame(sequence),
+            more: &[],
+        };
+        let pushed = batch.push(&packet, &encoding(), Origin::default());
+        if pushed.is_err() {
+            break;
+        }
+    }
+    batch
+}
+
+fn seal(c: &mut Criterion) {
+    let mut group = c.benchmark_group("seal");
+    for size in [60, 512, 1_514] {
+        let mut batch = full(size);
+        group.throughput(Throughput::Bytes(batch.len() as u64));
+        group.bench_function(BenchmarkId::from_parameter(size), |b| {
+            b.iter(|| black_box(batch.seal(Seal::default())).len());
+        });
+    }
+    group.finish();
+}
+
+fn compress(c: &mut Criterion) {
+    let mut group = c.benchmark_group("compress");
+    for codec in ["lz4", "snappy", "zstd:1", "zstd:3", "gzip:1"] {
+        for size in [60, 512, 1_514] {
+            let mut batch = full(size);
+            let codec: Codec = codec.parse().expect("the codec is right");
+            let mut compressor = Compressor::new(codec);
+            group.throughput(Throughput::Bytes(batch.len() as u64));
+            group.bench_function(BenchmarkId::new(codec.to_string(), size), |b| {
+                b.iter_custom(|batches| {
+                    let mut spent = Duration::ZERO;
+                    for _ in 0..batches {
+                        let start = Instant::now();
+                        black_box(batch.compress(&mut compressor));
+                        spent += start.elapsed();
+                        batch.decompress(&mut compressor);
+                    }
+                    spent
+                });
+            });
+        }
+    }
+    group.finish();
+}
+
+fn flow(c: &mut Criterion) {
+    let mut group = c.benchmark_group("flow");
+    group.throughput(Throughput::Elements(64));
+    let mut frames = Plan::new(0, Size::Fixed(60));
+    frames.flows = 64;
+    let mut frames = frames.table();
+    let udp: Vec<Vec<u8>> = (0..64)
+        .map(|sequence| frames.frame(sequence).to_vec())
+        .collect();
+    let tagged = udp.iter().map(|frame| {
+        let tag: &[u8] = &[0x81, 0, 0, 7];
+        [&frame[..12], tag, &frame[12..]].concat()
+    });
+    // IPv6 and UDP behind an extension header of hop-by-hop options, and without.
+    let version_6 = |extension: &[u8]| -> Vec<Vec<u8>> {
+        let next = if extension.is_empty() { 17 } else { 0 };
+        let of = |number: u8| {
+            let mut frame = vec![2; 12];
+            frame.extend([0x86, 0xdd, 0x60, 0, 0, 0, 0, 20, next, 64]);
+            frame.extend([number; 32]);
+            frame.extend(extension);
+            frame.extend([number; 20]);
+            frame
+        };
+        (0..64).map(of).collect()
+    };
+    let cases = [
+        ("IPv4", udp.clone()),
+        ("VLAN IPv4", tagged.collect()),
+        ("IPv6", version_6(&[])),
+        ("IPv6 with options", version_6(&[17, 0, 5, 2, 0, 0, 1, 0])),
+    ];
+    for (name, frames) in &cases {
+        group.bench_function(BenchmarkId::from_parameter(name), |b| {
+            b.iter(|| {
+                frames.iter().fold(0, |sum: u64, data| {
+                    let packet = Packet {
+                        clock: Clock::Arrival,
+                        time: Timestamp::from_nanos(1),
+                        orig_len: 60,
+                        link_type: LinkType::ETHERNET,
+                        interface: 0,
+                        data: black_box(data),
+                        more: &[],
+                    };
+                    sum.wrapping_add(flow::hash(&packet))
+                })
+            });
+        });
+    }
+    group.finish();
+}
+
 fn ring(c: &mut Criterion) {
     let mut group = c.benchmark_group("ring");
     let mut batch = Batch::new(BATCH, 0);
@@ -126,6 +244,7 @@ fn turn(c: &mut Criterion) {
             filter: None,
             allowance: None,
             one_link_type: None,
+            compress: Codec::None,
             longest_frame: None,
         };
         let batches = (0..8).map(|_| Batch::new(BATCH, 0)).collect();
@@ -134,7 +253,7 @@ fn turn(c: &mut Criterion) {
             rules,
             counters.clone(),
             batches,
-            ready.clone(),
+            Route::Batch(ready.clone()),
             spent.clone(),
             recorder,
         );
@@ -157,6 +276,6 @@ criterion_group! {
         .warm_up_time(Duration::from_millis(500))
         .measurement_time(Duration::from_secs(3))
         .sample_size(20);
-    targets = encode, ring, turn
+    targets = encode, seal, compress, flow, ring, turn
 }
 criterion_main!(path);

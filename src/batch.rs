@@ -6,6 +6,7 @@
 //! The format is that of Kafka's protocol guide, "Record Batch": a 61-byte header, then per record a
 //! few zigzag varints, an 8-byte key, the frame, and the headers.
 
+mod compress;
 mod memory;
 mod piece;
 
@@ -18,6 +19,8 @@ use crate::record::{
     BURST_CLOCK, Encoding, HARDWARE_CLOCK, HEADER, RecordInfo, RecordTime, TRUNCATED,
 };
 
+use compress::Form;
+pub use compress::{Codec, CodecError, Compressor};
 use memory::Memory;
 
 /// The length of a batch's header in bytes.
@@ -78,12 +81,16 @@ pub struct Batch {
     /// No second record is written beyond this length.
     limit: usize,
     len: usize,
+    /// What the records are compressed to, and the length before.
+    form: Option<Form>,
+    raw_len: usize,
     records: u32,
     base_time: i64,
     max_time: i64,
     first: Timestamp,
     last: Timestamp,
     owner: u16,
+    partition: Option<i32>,
     opened: Instant,
     closed: Instant,
 }
@@ -118,12 +125,15 @@ impl Batch {
             limit: bytes.len(),
             bytes,
             len: HEADER_LEN,
+            form: None,
+            raw_len: HEADER_LEN,
             records: 0,
             base_time: 0,
             max_time: 0,
             first: Timestamp::default(),
             last: Timestamp::default(),
             owner,
+            partition: None,
             opened: now,
             closed: now,
         }
@@ -149,6 +159,7 @@ impl Batch {
         encoding: &Encoding,
         origin: Origin,
     ) -> Result<usize, Full> {
+        debug_assert!(self.form.is_none(), "the batch is compressed");
         let whole = packet.len();
         let kept = whole.min(encoding.snaplen);
         let room = if self.records == 0 {
@@ -246,7 +257,7 @@ impl Batch {
         out.array((-1_i32).to_be_bytes());
         out.array([2]);
         out.at = ATTRIBUTES_AT;
-        out.array(0_i16.to_be_bytes());
+        out.array(self.form.map_or(0, Form::attributes).to_be_bytes());
         out.array((records - 1).to_be_bytes());
         out.array(self.base_time.to_be_bytes());
         out.array(self.max_time.to_be_bytes());
@@ -265,7 +276,12 @@ impl Batch {
     }
 
     /// The records, in the order they were pushed.
+    ///
+    /// # Panics
+    ///
+    /// Where the batch is compressed: [`decompress`](Self::decompress) it first.
     pub fn records(&self) -> Records<'_> {
+        assert!(self.form.is_none(), "the batch is compressed");
         Records {
             rest: &self.bytes[HEADER_LEN..self.len],
             base_time: self.base_time,
@@ -274,16 +290,19 @@ impl Batch {
 
     /// The records in the last `left` bytes, as [`Records::left`] counted them.
     pub(crate) fn records_in_last(&self, left: usize) -> Records<'_> {
+        assert!(self.form.is_none(), "the batch is compressed");
         Records {
             rest: &self.bytes[self.len - left..self.len],
             base_time: self.base_time,
         }
     }
 
-    /// Forgets the records; memory and owner stay.
+    /// Forgets the records and the partition; memory and owner stay.
     pub fn clear(&mut self) {
         self.len = HEADER_LEN;
+        self.form = None;
         self.records = 0;
+        self.partition = None;
     }
 
     /// How many records it holds.
@@ -296,7 +315,7 @@ impl Batch {
         self.records == 0
     }
 
-    /// Its length in bytes as a Kafka record batch, header included.
+    /// Its length in bytes as it goes on the wire, compressed or not, header included.
     pub fn len(&self) -> usize {
         self.len
     }
@@ -314,6 +333,16 @@ impl Batch {
     /// The worker it belongs to.
     pub fn owner(&self) -> u16 {
         self.owner
+    }
+
+    /// The partition that its packets belong to; `None` where the publisher is to choose.
+    pub fn partition(&self) -> Option<i32> {
+        self.partition
+    }
+
+    /// Notes the partition that its packets belong to.
+    pub fn set_partition(&mut self, partition: Option<i32>) {
+        self.partition = partition;
     }
 
     /// The time of its first packet.

@@ -3,7 +3,9 @@
 //! The rule: every value is checked against every other before anything is opened. A [`Config`] that
 //! exists can be run; what is wrong with one that does not is said by key, value, rule and mend.
 
+mod compression;
 mod file;
+mod layout;
 mod output;
 mod units;
 
@@ -13,7 +15,9 @@ use std::path::PathBuf;
 use std::time::Duration;
 
 use crate::batch::{HEADER_LEN, RECORD_OVERHEAD};
-use crate::cli::capture::{CaptureArgs, Direction, Idle, KeyUnit, LogFormat, Mode, RecordClock};
+use crate::cli::capture::{
+    CaptureArgs, Direction, Idle, KeyUnit, LogFormat, Mode, PartitionBy, RecordClock,
+};
 use crate::filter::Filter;
 use crate::kafka::SettingsError;
 use crate::packet::MAX_PACKET;
@@ -21,6 +25,7 @@ use crate::record::{Encoding, KeyTime, RecordTime};
 use crate::source::file::{Speed, SpeedError};
 use crate::source::synthetic::{Spec, SpecError};
 
+pub use compression::Compression;
 pub(crate) use output::plain;
 pub use output::{FileOutput, Output, Producer};
 pub(crate) use units::number_list;
@@ -143,6 +148,8 @@ pub struct Config {
     pub(crate) drain: Duration,
     /// How packets become records.
     pub(crate) encoding: Encoding,
+    /// What stays together in a partition.
+    pub(crate) partition_by: PartitionBy,
     /// Where batches go.
     pub(crate) output: Output,
     /// Where the ledger is written.
@@ -250,6 +257,7 @@ impl Config {
             linger: args.linger.map_or(Duration::from_millis(50), Span::get),
             drain: seconds("drain", args.drain, 0.0)?.unwrap_or(Duration::from_secs(30)),
             encoding,
+            partition_by: args.partition_by.unwrap_or_default(),
             input,
             output,
             ledger: args.ledger.clone(),
@@ -377,6 +385,21 @@ fn refuse_strays(args: &CaptureArgs, input: &Input, output: &Output) -> Result<(
         (
             !args.kafka.set.is_empty() && !kafka,
             "-X",
+            "a Kafka sink (-k)",
+        ),
+        (
+            args.compression.is_some() && !kafka,
+            "--compression",
+            "a Kafka sink (-k)",
+        ),
+        (
+            args.compress_on.is_some() && !kafka,
+            "--compress-on",
+            "a Kafka sink (-k)",
+        ),
+        (
+            args.partition_by.is_some() && !kafka,
+            "--partition-by",
             "a Kafka sink (-k)",
         ),
         (
@@ -555,6 +578,8 @@ mod tests {
             (vec!["-i", "a", "--metrics=here"], "address and a port"),
             (vec!["-i", "a", "-f", "tcp", "udp"], "one filter"),
             (vec!["-i", "a", "-s", "300000"], "262144"),
+            (vec!["-i", "a", "--partition-by", "flow"], "a Kafka sink"),
+            (vec!["-i", "a", "--compression", "lz4"], "a Kafka sink"),
         ] {
             let error = Config::check(&args(&words)).unwrap_err().to_string();
             assert!(error.contains(part), "{words:?}: {error}");

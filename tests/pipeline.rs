@@ -9,10 +9,10 @@ use std::sync::{Arc, Mutex};
 use std::thread;
 use std::time::{Duration, Instant};
 
-use ringtap::batch::Batch;
+use ringtap::batch::{Batch, Codec};
 use ringtap::control::{Allowance, Control};
 use ringtap::counters::{Failed, PublisherCounters, QueueCounters};
-use ringtap::filler::{Filler, OneLinkType, Rules};
+use ringtap::filler::{Filler, OneLinkType, Route, Rules};
 use ringtap::histogram::Histogram;
 use ringtap::packet::{Clock, LinkType, Packet, Timestamp};
 use ringtap::publisher::Publisher;
@@ -163,6 +163,7 @@ fn rules() -> Rules {
         filter: None,
         allowance: None,
         one_link_type: None,
+        compress: Codec::None,
         longest_frame: None,
     }
 }
@@ -220,7 +221,7 @@ fn run(
                 rules,
                 counters.clone(),
                 owned,
-                ready.clone(),
+                Route::Batch(ready.clone()),
                 spent[at].clone(),
                 Histogram::new().0,
             );

@@ -35,6 +35,9 @@ const KAFKA: &[&str] = &[
     "key-time",
     "record-time",
     "record-headers",
+    "partition-by",
+    "compression",
+    "compress-on",
 ];
 const OTHER_SINKS: &[&str] = &["sink"];
 /// What is said of any interface: it stays while there is one.
