@@ -9,6 +9,7 @@ pub(crate) mod ask;
 pub(crate) mod client;
 pub mod connect;
 pub(crate) mod connection;
+pub mod counters;
 pub(crate) mod log;
 pub(crate) mod partition;
 pub(crate) mod request;

@@ -18,6 +18,7 @@ use serde::{Serialize, Serializer};
 
 use crate::counters::QueueState;
 use crate::histogram::Quantiles;
+use crate::kafka::counters::ProducerReading;
 
 pub use crate::xdp::Attach;
 pub(crate) use board::Pulse;
@@ -88,6 +89,9 @@ pub struct Ledger {
     pub queues: Vec<QueueLine>,
     /// The publishers.
     pub publishers: Vec<PublisherReading>,
+    /// What the native producer counts of its requests and its brokers.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub producer: Option<ProducerReading>,
     /// The equations, with what each leaves over.
     pub equations: Vec<Equation>,
     /// Processor time used.
@@ -123,6 +127,8 @@ pub struct Totals {
     pub batches: u64,
     /// Bytes published, as Kafka record batches.
     pub published_bytes: u64,
+    /// The same before they were compressed.
+    pub published_raw_bytes: u64,
 }
 
 /// Records the sink could not store.

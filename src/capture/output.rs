@@ -216,6 +216,7 @@ pub(super) fn open(
                 .map(|at| cluster.sink(at, publishers))
                 .collect::<Result<Vec<_>, _>>()?;
             for sink in &mut sinks {
+                board.add_producer(sink.counters());
                 sink.compress(compression.on(CompressOn::Publisher));
             }
             Ok(Sinks::Kafka {

@@ -239,7 +239,7 @@ pub struct CaptureArgs {
     /// What publishes to Kafka [default: auto]
     #[arg(long, value_name = "PRODUCER", help_heading = "Kafka")]
     pub producer: Option<ProducerName>,
-    /// Make the topic where it is missing: PARTITIONS[:REPLICATION]
+    /// Make the topic where it is missing, with so many partitions and replicas
     #[arg(long, value_name = "PARTITIONS[:REPLICATION]", help_heading = "Kafka")]
     pub create_topic: Option<String>,
     /// Kafka settings in fastcapa's format

@@ -8,6 +8,7 @@ mod resolve;
 
 use std::io;
 use std::os::fd::{AsFd, BorrowedFd};
+use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use kafka_protocol::messages::{
@@ -24,6 +25,7 @@ use uuid::Uuid;
 use super::address::BrokerAddress;
 use super::answer::{self, Leader, Malformed, Metadata, Produced};
 use super::connection::{Bodies, Connection, ConnectionError, Heard, Lost, Profile, Tag, Told};
+use super::counters::ProducerCounters;
 use super::request::{PRODUCE_BY_ID, Produce};
 
 use link::Link;
@@ -125,6 +127,7 @@ struct Refresh {
 pub(crate) struct Client {
     terms: Terms,
     resolver: Resolver,
+    counters: Arc<ProducerCounters>,
     links: Vec<Link>,
     topology: Topology,
     /// The partitions that this client writes to: those with this remainder by that divisor.
@@ -137,17 +140,26 @@ impl Client {
     /// A client that begins with the brokers that were named, and with what is known already.
     ///
     /// It writes to every partition whose number divided by `share.1` leaves `share.0`.
-    pub(crate) fn new(terms: Terms, share: (usize, usize), known: &Known) -> io::Result<Self> {
+    pub(crate) fn new(
+        terms: Terms,
+        share: (usize, usize),
+        known: &Known,
+        counters: Arc<ProducerCounters>,
+    ) -> io::Result<Self> {
         let nodes = known.nodes.iter();
         let mut links: Vec<_> = nodes
-            .map(|(node, address)| Link::new(Some(*node), address.clone()))
+            .map(|(node, address)| {
+                let counters = counters.broker(&address.to_string());
+                Link::new(Some(*node), address.clone(), counters)
+            })
             .collect();
         for broker in &terms.bootstrap {
             if !links.iter().any(|link| link.address == *broker) {
-                links.push(Link::new(None, broker.clone()));
+                links.push(Link::new(None, broker.clone(), Arc::default()));
             }
         }
         Ok(Self {
+            counters,
             links,
             resolver: Resolver::new()?,
             topology: known.topology.clone(),
@@ -530,6 +542,7 @@ impl Client {
                 host: node.host.clone(),
                 port: node.port,
             };
+            let counters = self.counters.broker(&address.to_string());
             let by_number = self
                 .links
                 .iter()
@@ -539,11 +552,13 @@ impl Client {
             match (known, by_number, self.links.iter().position(is_same)) {
                 (Some(_), _, _) => {}
                 (None, Some(moved), _) if self.links[moved].connection().is_none() => {
-                    self.links[moved] = Link::new(Some(node.id), address);
+                    self.links[moved] = Link::new(Some(node.id), address, counters);
                 }
                 (None, Some(_), _) => {}
-                (None, None, Some(named)) => self.links[named].node = Some(node.id),
-                (None, None, None) => self.links.push(Link::new(Some(node.id), address)),
+                (None, None, Some(named)) => self.links[named].meet(node.id, counters),
+                (None, None, None) => {
+                    self.links.push(Link::new(Some(node.id), address, counters));
+                }
             }
         }
     }

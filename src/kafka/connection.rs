@@ -11,6 +11,7 @@ use std::collections::VecDeque;
 use std::io::{self, IoSlice};
 use std::net::SocketAddr;
 use std::os::fd::{AsFd, BorrowedFd};
+use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use kafka_protocol::messages::{
@@ -20,6 +21,7 @@ use kafka_protocol::protocol::{Request, StrBytes};
 use nix::poll::PollFlags;
 
 use super::answer::{self, ApiVersion, Malformed};
+use super::counters::BrokerCounters;
 use super::request::{self, Produce, TooOld};
 use super::sasl::{SaslError, SaslSession};
 use super::security::Security;
@@ -83,7 +85,6 @@ pub(crate) struct Heard<'a> {
     pub(crate) version: i16,
     /// What follows the correlation id.
     pub(crate) body: &'a [u8],
-    pub(crate) round_trip: Duration,
 }
 
 /// What [`Connection::turn`] tells.
@@ -186,6 +187,7 @@ struct Waiting {
 pub(crate) struct Connection {
     transport: Transport,
     profile: Profile,
+    counters: Arc<BrokerCounters>,
     phase: Phase,
     opened: Instant,
     versions: Vec<ApiVersion>,
@@ -207,11 +209,13 @@ impl Connection {
         address: SocketAddr,
         host: &str,
         profile: &Profile,
+        counters: Arc<BrokerCounters>,
         now: Instant,
     ) -> io::Result<Self> {
         Ok(Self {
             transport: Transport::connect(address, host, &profile.security)?,
             profile: profile.clone(),
+            counters,
             phase: Phase::Transport,
             opened: now,
             versions: Vec::new(),
@@ -278,6 +282,8 @@ impl Connection {
 
     /// Sends the batch in `slot`; `request` says all but the correlation id.
     pub(crate) fn produce(&mut self, slot: usize, request: Produce<'_>, now: Instant) {
+        self.counters.batches.add(1);
+        self.counters.bytes.add(request.records as u64);
         let correlation = self.next_correlation();
         let mut head = self.heads.pop().unwrap_or_default();
         let request = Produce {
@@ -498,8 +504,12 @@ impl Connection {
             tag: waiting.tag,
             version: waiting.version,
             body,
-            round_trip: now.saturating_duration_since(waiting.asked),
         };
+        if waiting.api == ApiKey::Produce {
+            let micros = now.saturating_duration_since(waiting.asked).as_micros();
+            let micros = u64::try_from(micros).unwrap_or(u64::MAX);
+            self.counters.round_trip.set(micros);
+        }
         let is_setup = waiting.tag == Tag::Setup;
         if !is_setup {
             // Before it is forgotten: what a damaged answer was meant for is lost with the connection.

@@ -114,7 +114,9 @@ pub(crate) struct Dispatch {
     pub(crate) piece: Option<(u32, u32)>,
     /// What to seal it with.
     pub(crate) seal: Seal,
-    /// Whether it was sent before.
+    /// How many records go.
+    pub(crate) records: u32,
+    /// Whether they were sent before.
     pub(crate) is_retry: bool,
 }
 
@@ -180,11 +182,6 @@ impl Partition {
         // Whoever leads now is asked at once.
         self.not_before = None;
         before.is_some() && leader.is_some()
-    }
-
-    /// How many batches it holds.
-    pub(crate) fn len(&self) -> usize {
-        self.entries.len()
     }
 
     /// Whether another batch would be sent at once, as far as the partition knows.
@@ -304,6 +301,7 @@ impl Partition {
             slot: entry.slot,
             piece: (!entry.is_whole()).then_some((entry.done, entry.next())),
             seal,
+            records: entry.next(),
             is_retry: entry.attempts > 1,
         })
     }
@@ -382,6 +380,8 @@ impl Partition {
 
     /// Does what is due: gives up what is too old, and ends a producer id that is of no use.
     pub(crate) fn expire(&mut self, now: Instant, ended: &mut Vec<Ended>) {
+        // Whether or not its leader can be reached: a pause that is over is not waited for again.
+        self.not_before.take_if(|until| now >= *until);
         let mut is_broken = false;
         for entry in self.entries.iter_mut().filter(|entry| !entry.is_out) {
             if now >= entry.deadline {
@@ -418,7 +418,7 @@ impl Partition {
         self.collect(ended);
     }
 
-    /// When [`expire`](Self::expire) or [`dispatch`](Self::dispatch) have something to do although nothing comes.
+    /// When [`expire`](Self::expire) has something to do although nothing comes; after it, later than its `now`.
     pub(crate) fn deadline(&self) -> Option<Instant> {
         let oldest = self.entries.iter().find(|entry| !entry.is_out);
         [oldest.map(|entry| entry.deadline), self.not_before]
@@ -457,7 +457,7 @@ impl Partition {
         let doubled = patience
             .backoff
             .saturating_mul(1 << self.failures.saturating_sub(1).min(16));
-        let spread = u32::try_from(self.number.unsigned_abs().wrapping_mul(7) % 5).unwrap_or(0);
+        let spread = self.number.unsigned_abs().wrapping_mul(7) % 5;
         doubled
             .min(patience.backoff_max)
             .saturating_mul(10 + spread)

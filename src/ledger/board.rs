@@ -13,6 +13,7 @@ use serde::Serialize;
 use crate::counters::{PublisherCounters, QueueCounters, QueueState};
 use crate::format::write::InterfaceTotals;
 use crate::histogram::Histogram;
+use crate::kafka::counters::ProducerCounters;
 use crate::packet::Timestamp;
 use crate::xdp::Attach;
 
@@ -142,6 +143,7 @@ pub(crate) struct Entries {
     pub(crate) interfaces: Vec<(InterfaceEntry, Option<Driver>)>,
     pub(crate) queues: Vec<QueueEntry>,
     pub(crate) publishers: Vec<PublisherEntry>,
+    pub(crate) producers: Vec<Arc<ProducerCounters>>,
 }
 
 impl Entries {
@@ -195,6 +197,11 @@ impl Board {
     /// Adds a publisher.
     pub fn add_publisher(&self, entry: PublisherEntry) {
         self.entries().publishers.push(entry);
+    }
+
+    /// Adds what a native sink counts of its requests and its brokers.
+    pub fn add_producer(&self, counters: Arc<ProducerCounters>) {
+        self.entries().producers.push(counters);
     }
 
     /// Says whether packets are being taken; for `/readyz`.

@@ -183,6 +183,7 @@ pub struct PublisherReading {
     pub published: u64,
     pub batches: u64,
     pub bytes: u64,
+    pub raw_bytes: u64,
     pub shed: u64,
     pub delivered: u64,
     pub unconfirmed: u64,
@@ -207,6 +208,7 @@ impl PublisherReading {
             published: counters.published.get(),
             batches: counters.batches.get(),
             bytes: counters.bytes.get(),
+            raw_bytes: counters.raw_bytes.get(),
         }
     }
 

@@ -11,6 +11,7 @@ use time::format_description::well_known::Rfc3339;
 
 use crate::counters::{Failed, Reason};
 use crate::histogram::Histogram;
+use crate::kafka::counters::ProducerReading;
 
 use super::board::{Board, Driver, Entries, Mode, QueueEntry};
 use super::equations::{self, Equation, Twice};
@@ -51,6 +52,7 @@ impl Board {
             Phase::Drained => first.0.iter().map(|publisher| publisher.in_flight).sum(),
         };
         let (sink, destination) = self.sink();
+        let producer = ProducerReading::of(&entries.producers);
         Ledger {
             version: env!("CARGO_PKG_VERSION"),
             kernel: process::kernel_release(),
@@ -65,11 +67,12 @@ impl Board {
             dropped: dropped(&queues, &first.0),
             failed: Failures::new(&first.0),
             aside: aside(&queues),
-            remarks: remarks(&queues, &first.0),
+            remarks: remarks(&queues, &first.0, producer.as_ref()),
             sink,
             destination: destination.to_owned(),
             interfaces,
             queues,
+            producer,
             publishers: first.0,
             equations,
             cpu_seconds: CpuSeconds::now(),
@@ -134,6 +137,7 @@ impl Totals {
         for publisher in publishers {
             total.published += publisher.published;
             total.published_bytes += publisher.bytes;
+            total.published_raw_bytes += publisher.raw_bytes;
             total.batches += publisher.batches;
             total.delivered += publisher.delivered;
             total.unconfirmed += publisher.unconfirmed;
@@ -238,7 +242,11 @@ fn aside(queues: &[QueueLine]) -> Counts {
     sums
 }
 
-fn remarks(queues: &[QueueLine], publishers: &[PublisherReading]) -> Counts {
+fn remarks(
+    queues: &[QueueLine],
+    publishers: &[PublisherReading],
+    producer: Option<&ProducerReading>,
+) -> Counts {
     let sum = |count: fn(&QueueReading) -> u64| queues.iter().map(|q| count(&q.counts)).sum();
     Counts(vec![
         ("truncated", sum(|counts| counts.truncated)),
@@ -249,6 +257,7 @@ fn remarks(queues: &[QueueLine], publishers: &[PublisherReading]) -> Counts {
             "late",
             publishers.iter().map(|publisher| publisher.late).sum(),
         ),
+        ("retried", producer.map_or(0, |producer| producer.retried)),
         ("rx_invalid_descs", sum(|counts| counts.rx_invalid_descs)),
         ("fill_ring_empty", sum(|counts| counts.fill_ring_empty)),
     ])

@@ -63,10 +63,17 @@ impl Ledger {
             let rows = rows(interface, &queues, self.phase);
             lines.extend(rows.into_iter().map(Line::Row));
         }
-        let sink = match self.destination.as_str() {
+        let mut sink = match self.destination.as_str() {
             "" => format!("to {}", self.sink.name()),
             destination => format!("to {} {destination}", self.sink.name()),
         };
+        let (wire, raw) = (self.total.published_bytes, self.total.published_raw_bytes);
+        if raw > wire {
+            // A thousandth is enough for people.
+            let hundredths = raw.saturating_mul(100) / wire.max(1);
+            let (whole, part) = (hundredths / 100, hundredths % 100);
+            let _ = write!(sink, ", compressed {whole}.{part:02} times");
+        }
         lines.push(Line::Title(sink));
         let total = &self.total;
         let shed = self.dropped.get("shed");
@@ -292,6 +299,7 @@ fn words(name: &str) -> &'static str {
         "clamped" => "time raised to that of the one before",
         "steps_back" => "earlier than the one before",
         "late" => "written after a later packet",
+        "retried" => "sent to a broker again",
         "rx_invalid_descs" => "invalid descriptors: a fault of ours",
         "fill_ring_empty" => "times no frame was free (a cause)",
         _ => "no words for it",
@@ -300,8 +308,11 @@ fn words(name: &str) -> &'static str {
 
 #[cfg(test)]
 mod tests {
+    use std::sync::Arc;
+
     use super::*;
     use crate::counters::{Failed, Reason};
+    use crate::kafka::counters::ProducerCounters;
     use crate::ledger::Board;
     use crate::ledger::tests::busy;
 
@@ -365,6 +376,9 @@ mod tests {
         let (board, queues) = busy(SinkKind::File, 1);
         queues[2].pcap_dropped.set(1);
         queues[2].pcap_if_dropped.set(1);
+        let producer = Arc::<ProducerCounters>::default();
+        producer.retried.add(1);
+        board.add_producer(producer);
         let ledger = board.snapshot(Phase::Drained);
         let table = ledger.table();
         let lists = [&ledger.dropped, &ledger.aside, &ledger.remarks];

@@ -10,6 +10,7 @@ use prometheus::proto::{
 
 use crate::counters::{Failed, QueueState, Reason};
 use crate::histogram::{BOUNDS, Quantiles};
+use crate::kafka::counters::BrokerReading;
 use crate::ledger::{Attach, Board, Ledger, Mode, PublisherReading, QueueLine, QueueReading};
 
 type Labels<'a> = &'a [(&'static str, &'a str)];
@@ -21,6 +22,7 @@ pub(super) fn text(board: &Board, ledger: &Ledger) -> String {
     reasons(&mut families, ledger);
     interfaces(&mut families, ledger);
     publishers(&mut families, ledger);
+    producer(&mut families, ledger);
     health(&mut families, board, ledger);
     let families: Vec<_> = families
         .0
@@ -267,6 +269,11 @@ fn publishers(families: &mut Families, ledger: &Ledger) {
             total.published_bytes,
         ),
         (
+            "ringtap_published_raw_bytes_total",
+            "The same before they were compressed.",
+            total.published_raw_bytes,
+        ),
+        (
             "ringtap_delivered_packets_total",
             "Records the sink's store confirmed.",
             total.delivered,
@@ -294,6 +301,80 @@ fn publishers(families: &mut Families, ledger: &Ledger) {
     families.open("ringtap_latency_seconds", help, MetricType::HISTOGRAM);
     families.histogram("arrival_to_batch", &ledger.latency_ns.arrival_to_batch);
     families.histogram("batch_to_ack", &ledger.latency_ns.batch_to_ack);
+}
+
+/// Figures of a broker: name, help, kind, value.
+type PerBroker = (
+    &'static str,
+    &'static str,
+    MetricType,
+    fn(&BrokerReading) -> f64,
+);
+
+const PER_BROKER: [PerBroker; 6] = [
+    (
+        "ringtap_broker_connected",
+        "How many publishers are connected to the broker.",
+        MetricType::GAUGE,
+        |broker| float(broker.connected),
+    ),
+    (
+        "ringtap_broker_connections_total",
+        "Connections to the broker that became ready.",
+        MetricType::COUNTER,
+        |broker| float(broker.connections),
+    ),
+    (
+        "ringtap_broker_losses_total",
+        "Connections to the broker that ended, and attempts that came to nothing.",
+        MetricType::COUNTER,
+        |broker| float(broker.losses),
+    ),
+    (
+        "ringtap_broker_batches_total",
+        "Produce requests made of the broker.",
+        MetricType::COUNTER,
+        |broker| float(broker.batches),
+    ),
+    (
+        "ringtap_broker_bytes_total",
+        "Bytes of their record batches.",
+        MetricType::COUNTER,
+        |broker| float(broker.bytes),
+    ),
+    (
+        "ringtap_broker_round_trip_seconds",
+        "From a Produce request to its answer: the longest of the publishers' last.",
+        MetricType::GAUGE,
+        |broker| float(broker.round_trip_us) / 1e6,
+    ),
+];
+
+/// What the native producer counts; nothing with another sink.
+fn producer(families: &mut Families, ledger: &Ledger) {
+    let Some(producer) = &ledger.producer else {
+        return;
+    };
+    let help = "Records sent again.";
+    families.open("ringtap_retried_packets_total", help, MetricType::COUNTER);
+    families.count(&[], producer.retried);
+    let help = "Pieces that batches too large for the topic were cut to.";
+    families.open("ringtap_batch_pieces_total", help, MetricType::COUNTER);
+    families.count(&[], producer.pieces);
+    let help = "How long brokers asked to be left alone.";
+    families.open("ringtap_throttled_seconds_total", help, MetricType::COUNTER);
+    let seconds = float(producer.throttled_ms) / 1e3;
+    families.push(&[], |metric| metric.set_counter(counter(seconds)));
+    for (name, help, kind, value) in PER_BROKER {
+        families.open(name, help, kind);
+        for broker in &producer.brokers {
+            let labels = [("broker", broker.broker.as_str())];
+            families.push(&labels, |metric| match kind {
+                MetricType::COUNTER => metric.set_counter(counter(value(broker))),
+                _ => metric.set_gauge(gauge(value(broker))),
+            });
+        }
+    }
 }
 
 fn health(families: &mut Families, board: &Board, ledger: &Ledger) {
@@ -354,9 +435,7 @@ impl Families {
     }
 
     fn gauge(&mut self, labels: Labels<'_>, value: u64) {
-        let mut gauge = Gauge::default();
-        gauge.set_value(float(value));
-        self.push(labels, |metric| metric.set_gauge(gauge));
+        self.push(labels, |metric| metric.set_gauge(gauge(float(value))));
     }
 
     fn histogram(&mut self, stage: &str, of: &Quantiles) {
@@ -387,6 +466,12 @@ impl Families {
         let family = self.0.last_mut().expect("a family is opened first");
         family.mut_metric().push(metric);
     }
+}
+
+fn gauge(value: f64) -> Gauge {
+    let mut gauge = Gauge::default();
+    gauge.set_value(value);
+    gauge
 }
 
 fn counter(value: f64) -> Counter {

@@ -4,19 +4,17 @@
 //! in its own memory and written to the socket from there; only a batch that a broker finds too large is
 //! written anew, in pieces, into the one reserve.
 //!
-//! The path: [`KafkaSink::send`] puts a batch into a slot and gives the slot to a partition; [`pump`] asks each
-//! partition what may go, seals it and queues a request; [`Connection`] writes head, batch and tail with one
-//! vectored write. The answer comes back through [`Client::turn`] as an event, the partition makes an
+//! The path: [`KafkaSink::send`] puts a batch into a slot and gives the slot to a partition; `pump` asks each
+//! partition what may go, seals it and queues a request; `kafka::connection` writes head, batch and tail with one
+//! vectored write. The answer comes back through `Client::turn` as an event, the partition makes an
 //! outcome of it, and the batch goes back to its worker.
-//!
-//! [`pump`]: KafkaSink::pump
-//! [`Connection`]: crate::kafka::connection::Connection
 
 mod connect;
 mod slots;
 
 use std::io;
 use std::os::fd::BorrowedFd;
+use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use kafka_protocol::error::ResponseError;
@@ -24,6 +22,7 @@ use uuid::Uuid;
 
 use crate::batch::{Batch, Codec, Compressor};
 use crate::kafka::client::{Client, Event, Known};
+use crate::kafka::counters::ProducerCounters;
 use crate::kafka::partition::{Dispatch, Ended, Partition};
 use crate::kafka::request::Produce;
 use crate::kafka::settings::{Acks, NativeSettings};
@@ -44,6 +43,7 @@ const LONGEST_THROTTLE: Duration = Duration::from_secs(60);
 #[derive(Debug)]
 pub struct KafkaSink {
     client: Client,
+    counters: Arc<ProducerCounters>,
     settings: NativeSettings,
     topic: String,
     partitions: Vec<Partition>,
@@ -71,8 +71,10 @@ impl KafkaSink {
         known: &Known,
         max_batch: usize,
     ) -> io::Result<Self> {
+        let counters = Arc::<ProducerCounters>::default();
         let mut sink = Self {
-            client: Client::new(settings.terms.clone(), share, known)?,
+            client: Client::new(settings.terms.clone(), share, known, counters.clone())?,
+            counters,
             topic: settings.terms.topic.clone(),
             is_idempotent: settings.is_idempotent,
             partitions: Vec::new(),
@@ -89,6 +91,11 @@ impl KafkaSink {
         };
         sink.rearrange();
         Ok(sink)
+    }
+
+    /// What it counts of its requests and its brokers.
+    pub fn counters(&self) -> Arc<ProducerCounters> {
+        self.counters.clone()
     }
 
     /// Compresses each batch with `codec` before it is sent.
@@ -159,6 +166,10 @@ impl KafkaSink {
         let partition = &mut self.partitions[at];
         let slot = dispatch.slot;
         let records = self.slots.seal(dispatch);
+        if dispatch.is_retry {
+            self.counters.retried.add(dispatch.records.into());
+        }
+        self.counters.pieces.add(dispatch.piece.is_some().into());
         if records > self.max_batch {
             self.slots.release(slot);
             self.slots.follow(self.max_batch);
@@ -262,6 +273,9 @@ impl KafkaSink {
     /// Follows from an error code beside what the partition makes of it.
     fn heed(&mut self, slot: usize, code: i16, throttle_ms: i32, verdict: Verdict, now: Instant) {
         let throttle = Duration::from_millis(u64::try_from(throttle_ms).unwrap_or(0));
+        self.counters
+            .throttled
+            .add(u64::try_from(throttle_ms).unwrap_or(0));
         if !throttle.is_zero()
             && let Some(node) = self
                 .place_of(slot)

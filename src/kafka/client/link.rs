@@ -6,11 +6,13 @@
 use std::collections::VecDeque;
 use std::io;
 use std::net::SocketAddr;
+use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use super::resolve::{Lookup, Resolver};
 use crate::kafka::BrokerAddress;
 use crate::kafka::connection::{Bodies, Connection, ConnectionError, Lost, Profile, Tell};
+use crate::kafka::counters::BrokerCounters;
 use crate::kafka::transport::TransportError;
 
 /// The pause between two attempts: `reconnect.backoff.ms`, doubled up to `reconnect.backoff.max.ms`.
@@ -48,6 +50,7 @@ pub(crate) struct Link {
     pub(crate) is_wanted: bool,
     /// Until when the broker wants to be left alone.
     pub(crate) quiet_until: Option<Instant>,
+    counters: Arc<BrokerCounters>,
     state: State,
     /// Addresses of its name that are not tried yet.
     left: VecDeque<SocketAddr>,
@@ -60,8 +63,13 @@ pub(crate) struct Link {
 
 impl Link {
     /// A way that is not gone yet.
-    pub(crate) fn new(node: Option<i32>, address: BrokerAddress) -> Self {
+    pub(crate) fn new(
+        node: Option<i32>,
+        address: BrokerAddress,
+        counters: Arc<BrokerCounters>,
+    ) -> Self {
         Self {
+            counters,
             node,
             address,
             is_wanted: false,
@@ -73,6 +81,13 @@ impl Link {
             lost_since: None,
             trouble: None,
         }
+    }
+
+    /// Knows it as broker `node` of the cluster.
+    pub(crate) fn meet(&mut self, node: i32, counters: Arc<BrokerCounters>) {
+        self.node = Some(node);
+        counters.connected.set(self.is_open_and_ready().into());
+        self.counters = counters;
     }
 
     /// The connection, where it is ready for requests.
@@ -175,6 +190,8 @@ impl Link {
     }
 
     fn arrive(&mut self, now: Instant) {
+        self.counters.connected.set(1);
+        self.counters.connections.add(1);
         self.failures = 0;
         self.left.clear();
         self.trouble = None;
@@ -187,7 +204,13 @@ impl Link {
     fn open(&mut self, now: Instant, profile: &Profile, reconnect: Reconnect) {
         let mut refused = io::Error::other("its name has no address");
         while let Some(address) = self.left.pop_front() {
-            match Connection::open(address, &self.address.host, profile, now) {
+            match Connection::open(
+                address,
+                &self.address.host,
+                profile,
+                self.counters.clone(),
+                now,
+            ) {
                 Ok(connection) => {
                     self.state = State::Open(Box::new(connection));
                     return;
@@ -225,6 +248,8 @@ impl Link {
     }
 
     fn fail(&mut self, now: Instant, reconnect: Reconnect, obstacle: Obstacle, said: String) {
+        self.counters.connected.set(0);
+        self.counters.losses.add(1);
         self.state = State::Idle;
         self.quiet_until = None;
         if self.lost_since.is_none() && self.is_wanted && self.node.is_some() {

@@ -166,6 +166,18 @@ fn what_was_never_stored_and_is_too_old_is_not_persisted() {
     assert_eq!(ended[0].outcome, Outcome::failed(10, Failed::TimedOut));
 }
 
+#[test]
+fn nothing_is_due_in_the_past_while_the_leader_cannot_be_reached() {
+    let (mut partition, now) = ready();
+    push(&mut partition, 0..1, now);
+    sent(&mut partition, now);
+    assert_eq!(partition.lose(0, true, now, &PATIENCE), None);
+    let later = now + Duration::from_secs(2);
+    assert!(partition.deadline().unwrap() < later);
+    partition.expire(later, &mut Vec::new());
+    assert_eq!(partition.deadline(), Some(now + PATIENCE.delivery));
+}
+
 /// A broker of one partition, as far as sequence numbers go: the last five batches of a producer are known.
 #[derive(Debug, Default)]
 struct Broker {

@@ -5,6 +5,7 @@
 //! every broker and what is known of it.
 
 use std::io;
+use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use kafka_protocol::error::ResponseError;
@@ -63,7 +64,12 @@ impl Cluster {
         topic::check(topic)?;
         let producer = settings.producer()?;
         let native = NativeSettings::new(&producer, topic)?;
-        let client = Client::new(native.terms.clone(), (0, 1), &Known::default());
+        let client = Client::new(
+            native.terms.clone(),
+            (0, 1),
+            &Known::default(),
+            Arc::default(),
+        );
         let client = client.map_err(no_descriptor)?;
         let mut asking = Asking {
             client,
