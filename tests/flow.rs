@@ -356,7 +356,7 @@ fn captures_one_after_another_agree_on_the_partition_of_a_flow() {
         Command::new(env!("CARGO_BIN_EXE_ringtap"))
             .args(["capture", "-k", &brokers, "-t", "pcap", "-r"])
             .arg(file(folder.path(), goes_back))
-            .args(["--partition-by", "flow"])
+            .args(["--partition-by", "flow", "--producer", "librdkafka"])
             .args(more)
             .output()
             .unwrap()

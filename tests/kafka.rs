@@ -203,7 +203,7 @@ fn every_codec_is_read_by_kafkas_own_tools_and_by_librdkafka() {
     for (codec, name, on) in cases {
         let topic = Topic::new(1, &[("flush.messages", "1")]);
         let words = format!(
-            "--source synthetic,size=590 -c 20000 --producer native --compression {codec} \
+            "--source synthetic,size=60 -c 20000 --producer native --compression {codec} \
              --compress-on {on} {}",
             topic.sink()
         );

@@ -69,7 +69,8 @@ impl Settings {
         let is_known =
             |key: &str, value: &str| KNOWN.contains(&key) || security::understands(key, value);
         let has_level = self.compression().is_ok();
-        let unknown = self.list.iter().find(|made| {
+        let mut made = self.list.iter();
+        let unknown = made.find(|made| {
             let is_level = made.canonical == "compression.level";
             !is_known(&made.canonical, &made.value) || is_level && !has_level
         });
