@@ -29,7 +29,7 @@
 //! packet → [`batch`] is the record batch in memory → [`ring`] → [`publisher`] is the publish loop → [`sink`]
 //! is where batches go. [`counters`] are written on the way, [`ledger`] adds them up.
 //!
-//! - What a packet and a record are: [`packet`], [`record`], [`interfaces`].
+//! - What a packet and a record are: [`packet`], [`record`], [`interfaces`]; which flow it is of: [`flow`].
 //! - The command line: [`cli`] (what was written) → [`config`] (what holds) → [`exit`] (how it ended).
 //! - Interfaces: [`nic`] (what one can do), [`xdp`] (the program on it), [`doctor`] (what to mend).
 //! - Capture files: [`mod@format`]; Kafka's settings: [`kafka`]; filters: [`filter`].
@@ -48,6 +48,7 @@ pub mod doctor;
 pub mod exit;
 pub mod filler;
 pub mod filter;
+pub mod flow;
 pub mod format;
 pub mod frames;
 pub mod generate;

@@ -75,6 +75,10 @@ impl LinkType {
     pub const LINUX_SLL: Self = Self(113);
     /// IEEE 802.11 behind a radiotap header.
     pub const IEEE802_11_RADIOTAP: Self = Self(127);
+    /// IPv4 alone.
+    pub const IPV4: Self = Self(228);
+    /// IPv6 alone.
+    pub const IPV6: Self = Self(229);
     /// Linux cooked capture, version 2.
     pub const LINUX_SLL2: Self = Self(276);
 }
@@ -88,6 +92,8 @@ impl fmt::Display for LinkType {
             Self::IEEE802_11 => "IEEE802_11",
             Self::LINUX_SLL => "LINUX_SLL",
             Self::IEEE802_11_RADIOTAP => "IEEE802_11_RADIOTAP",
+            Self::IPV4 => "IPV4",
+            Self::IPV6 => "IPV6",
             Self::LINUX_SLL2 => "LINUX_SLL2",
             Self(other) => return write!(f, "LINKTYPE {other}"),
         };
