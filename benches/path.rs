@@ -2,6 +2,7 @@
 //!
 //! - `encode`: a packet into a batch, and the batch sealed (CRC-32C): the copy, the record's fields, the
 //!   checksum; the source packet is hot in the cache, as a UMEM frame is.
+//! - `flow`: the number of the flow of a packet that is hot in the cache.
 //! - `ring`: a batch from worker to publisher and back, divided by the packets it holds.
 //! - `turn`: the worker's loop on the synthetic source, into a publisher that discards: everything of
 //!   user space but the socket.
@@ -16,7 +17,9 @@ use criterion::{BenchmarkId, Criterion, Throughput, criterion_group, criterion_m
 
 use ringtap::batch::{Batch, Origin, Seal};
 use ringtap::counters::QueueCounters;
-use ringtap::filler::{Filler, Rules};
+use ringtap::filler::{Filler, Route, Rules};
+use ringtap::flow;
+use ringtap::frames::{Plan, Size};
 use ringtap::histogram::Histogram;
 use ringtap::packet::{Clock, LinkType, Packet, Timestamp};
 use ringtap::record::{Encoding, KeyTime, RecordTime};
@@ -70,6 +73,59 @@ fn encode(c: &mut Criterion) {
                 black_box(batch.seal(Seal::default()));
                 batch.clear();
                 start.elapsed()
+            });
+        });
+    }
+    group.finish();
+}
+
+fn flow(c: &mut Criterion) {
+    let mut group = c.benchmark_group("flow");
+    group.throughput(Throughput::Elements(64));
+    let mut frames = Plan::new(0, Size::Fixed(60));
+    frames.flows = 64;
+    let mut frames = frames.table();
+    let udp: Vec<Vec<u8>> = (0..64)
+        .map(|sequence| frames.frame(sequence).to_vec())
+        .collect();
+    let tagged = udp.iter().map(|frame| {
+        let tag: &[u8] = &[0x81, 0, 0, 7];
+        [&frame[..12], tag, &frame[12..]].concat()
+    });
+    // IPv6 and UDP behind an extension header of hop-by-hop options, and without.
+    let version_6 = |extension: &[u8]| -> Vec<Vec<u8>> {
+        let next = if extension.is_empty() { 17 } else { 0 };
+        let of = |number: u8| {
+            let mut frame = vec![2; 12];
+            frame.extend([0x86, 0xdd, 0x60, 0, 0, 0, 0, 20, next, 64]);
+            frame.extend([number; 32]);
+            frame.extend(extension);
+            frame.extend([number; 20]);
+            frame
+        };
+        (0..64).map(of).collect()
+    };
+    let cases = [
+        ("IPv4", udp.clone()),
+        ("VLAN IPv4", tagged.collect()),
+        ("IPv6", version_6(&[])),
+        ("IPv6 with options", version_6(&[17, 0, 5, 2, 0, 0, 1, 0])),
+    ];
+    for (name, frames) in &cases {
+        group.bench_function(BenchmarkId::from_parameter(name), |b| {
+            b.iter(|| {
+                frames.iter().fold(0, |sum: u64, data| {
+                    let packet = Packet {
+                        clock: Clock::Arrival,
+                        time: Timestamp::from_nanos(1),
+                        orig_len: 60,
+                        link_type: LinkType::ETHERNET,
+                        interface: 0,
+                        data: black_box(data),
+                        more: &[],
+                    };
+                    sum.wrapping_add(flow::hash(&packet))
+                })
             });
         });
     }
@@ -134,7 +190,7 @@ fn turn(c: &mut Criterion) {
             rules,
             counters.clone(),
             batches,
-            ready.clone(),
+            Route::Batch(ready.clone()),
             spent.clone(),
             recorder,
         );
@@ -157,6 +213,6 @@ criterion_group! {
         .warm_up_time(Duration::from_millis(500))
         .measurement_time(Duration::from_secs(3))
         .sample_size(20);
-    targets = encode, ring, turn
+    targets = encode, flow, ring, turn
 }
 criterion_main!(path);

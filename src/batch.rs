@@ -84,6 +84,7 @@ pub struct Batch {
     first: Timestamp,
     last: Timestamp,
     owner: u16,
+    partition: Option<i32>,
     opened: Instant,
     closed: Instant,
 }
@@ -124,6 +125,7 @@ impl Batch {
             first: Timestamp::default(),
             last: Timestamp::default(),
             owner,
+            partition: None,
             opened: now,
             closed: now,
         }
@@ -280,10 +282,11 @@ impl Batch {
         }
     }
 
-    /// Forgets the records; memory and owner stay.
+    /// Forgets the records and the partition; memory and owner stay.
     pub fn clear(&mut self) {
         self.len = HEADER_LEN;
         self.records = 0;
+        self.partition = None;
     }
 
     /// How many records it holds.
@@ -314,6 +317,16 @@ impl Batch {
     /// The worker it belongs to.
     pub fn owner(&self) -> u16 {
         self.owner
+    }
+
+    /// The partition that its packets belong to; `None` where the publisher is to choose.
+    pub fn partition(&self) -> Option<i32> {
+        self.partition
+    }
+
+    /// Notes the partition that its packets belong to.
+    pub fn set_partition(&mut self, partition: Option<i32>) {
+        self.partition = partition;
     }
 
     /// The time of its first packet.

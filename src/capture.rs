@@ -18,7 +18,7 @@ use std::time::{Duration, Instant};
 
 use tracing::{debug, info, warn};
 
-use crate::cli::capture::LogFormat;
+use crate::cli::capture::{LogFormat, PartitionBy};
 use crate::config::{Config, ConfigError, Output};
 use crate::control::{Allowance, Control};
 use crate::counters::QueueCounters;
@@ -151,8 +151,13 @@ pub(crate) fn run_watched(config: &Config, watch: &mut dyn Watch) -> Result<Exit
     let names = inputs.names();
     let sinks = output::open(config, &queues, &interfaces, &board, names, &control)?;
     let publishers = sinks.publishers();
-    let config = &config.fitted(sinks.max_batch());
-    let rings = Rings::new(workers, publishers, config.batches).map_err(system("the rings"))?;
+    let by_flow = config.partition_by == PartitionBy::Flow;
+    let owners = sinks.owners().filter(|_| by_flow);
+    let config = &config
+        .fitted(sinks.max_batch())
+        .shared_out(owners.as_ref().map(Vec::len))?;
+    let rings =
+        Rings::new(workers, publishers, config.batches, owners).map_err(system("the rings"))?;
     sinks
         .publish(&rings, &shared)
         .map_err(system("a publisher"))?;

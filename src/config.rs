@@ -4,6 +4,7 @@
 //! exists can be run; what is wrong with one that does not is said by key, value, rule and mend.
 
 mod file;
+mod layout;
 mod output;
 mod units;
 
@@ -13,7 +14,9 @@ use std::path::PathBuf;
 use std::time::Duration;
 
 use crate::batch::{HEADER_LEN, RECORD_OVERHEAD};
-use crate::cli::capture::{CaptureArgs, Direction, Idle, KeyUnit, LogFormat, Mode, RecordClock};
+use crate::cli::capture::{
+    CaptureArgs, Direction, Idle, KeyUnit, LogFormat, Mode, PartitionBy, RecordClock,
+};
 use crate::filter::Filter;
 use crate::kafka::SettingsError;
 use crate::packet::MAX_PACKET;
@@ -143,6 +146,8 @@ pub struct Config {
     pub(crate) drain: Duration,
     /// How packets become records.
     pub(crate) encoding: Encoding,
+    /// What stays together in a partition.
+    pub(crate) partition_by: PartitionBy,
     /// Where batches go.
     pub(crate) output: Output,
     /// Where the ledger is written.
@@ -250,6 +255,7 @@ impl Config {
             linger: args.linger.map_or(Duration::from_millis(50), Span::get),
             drain: seconds("drain", args.drain, 0.0)?.unwrap_or(Duration::from_secs(30)),
             encoding,
+            partition_by: args.partition_by.unwrap_or_default(),
             input,
             output,
             ledger: args.ledger.clone(),
@@ -377,6 +383,11 @@ fn refuse_strays(args: &CaptureArgs, input: &Input, output: &Output) -> Result<(
         (
             !args.kafka.set.is_empty() && !kafka,
             "-X",
+            "a Kafka sink (-k)",
+        ),
+        (
+            args.partition_by.is_some() && !kafka,
+            "--partition-by",
             "a Kafka sink (-k)",
         ),
         (
@@ -555,6 +566,7 @@ mod tests {
             (vec!["-i", "a", "--metrics=here"], "address and a port"),
             (vec!["-i", "a", "-f", "tcp", "udp"], "one filter"),
             (vec!["-i", "a", "-s", "300000"], "262144"),
+            (vec!["-i", "a", "--partition-by", "flow"], "a Kafka sink"),
         ] {
             let error = Config::check(&args(&words)).unwrap_err().to_string();
             assert!(error.contains(part), "{words:?}: {error}");

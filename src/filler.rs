@@ -3,6 +3,8 @@
 //! The rule: one packet, one decision, one place in the ledger. Counts are kept in plain numbers
 //! during a burst and published once after it.
 
+mod lanes;
+
 use std::ops::ControlFlow;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU32, Ordering};
@@ -15,7 +17,10 @@ use crate::filter::Filters;
 use crate::histogram::Recorder;
 use crate::packet::{LinkType, MAX_PACKET, Packet, Timestamp};
 use crate::record::Encoding;
-use crate::ring::{Ready, Spent};
+use crate::ring::Spent;
+
+use lanes::Lanes;
+pub use lanes::Route;
 
 /// How many packets a worker draws from the shared allowance at a time.
 const DRAW: u64 = 64;
@@ -71,18 +76,16 @@ struct Tally {
     merged: u64,
     clamped: u64,
     steps_back: u64,
+    /// Whether a packet found no batch to go into.
+    starved: bool,
 }
 
-/// Fills batches with packets and hands them to a publisher.
+/// Fills batches with packets and hands them to publishers.
 #[derive(Debug)]
 pub struct Filler {
     rules: Rules,
     counters: Arc<QueueCounters>,
-    ready: Ready,
-    spent: Spent,
-    /// Batches to fill; the last one given back is filled first, because it is still in the cache.
-    empty: Vec<Batch>,
-    open: Option<Batch>,
+    lanes: Lanes,
     sequence: u64,
     last: Timestamp,
     drawn: u64,
@@ -91,22 +94,21 @@ pub struct Filler {
 }
 
 impl Filler {
-    /// A filler that owns `batches`, hands them to `ready` and finds them again in `spent`.
+    /// A filler that owns `batches`, hands them on by `route` and finds them again in `spent`.
+    ///
+    /// By flow it owns at least two batches for each partition.
     pub fn new(
         rules: Rules,
         counters: Arc<QueueCounters>,
         batches: Vec<Batch>,
-        ready: Ready,
+        route: Route,
         spent: Spent,
         latency: Recorder,
     ) -> Self {
         Self {
             rules,
             counters,
-            ready,
-            spent,
-            empty: batches,
-            open: None,
+            lanes: Lanes::new(route, batches, spent),
             sequence: 0,
             last: Timestamp::default(),
             drawn: 0,
@@ -115,20 +117,9 @@ impl Filler {
         }
     }
 
-    /// Makes sure that a batch is open; false where none is left.
+    /// Makes sure that a batch is open, or can be; false where none is left.
     pub fn open(&mut self, now: Instant) -> bool {
-        if self.open.is_some() {
-            return true;
-        }
-        while let Some(batch) = self.spent.pop() {
-            self.empty.push(batch);
-        }
-        let Some(mut batch) = self.empty.pop() else {
-            return false;
-        };
-        batch.open_at(now);
-        self.open = Some(batch);
-        true
+        self.lanes.is_open(now)
     }
 
     /// Decides about one packet and writes it to the open batch.
@@ -184,17 +175,18 @@ impl Filler {
             queue: self.rules.queue,
             sequence: self.sequence,
         };
+        let lane = self.lanes.of(&packet);
         let kept = loop {
-            let Some(batch) = &mut self.open else {
+            let Some(batch) = self.lanes.batch(lane) else {
+                if self.lanes.open(lane, Instant::now()) {
+                    continue;
+                }
+                self.tally.starved = true;
                 return ControlFlow::Break(());
             };
             match batch.push(&packet, &self.rules.encoding, origin) {
                 Ok(kept) => break kept,
-                Err(_) => {
-                    let now = Instant::now();
-                    self.close(now);
-                    self.open(now);
-                }
+                Err(_) => self.close(lane, Instant::now()),
             }
         };
         self.receive(&packet);
@@ -223,6 +215,7 @@ impl Filler {
             allowance.settle(tally.batched, self.drawn - tally.batched);
             self.drawn = 0;
         }
+        self.counters.backpressure.add(tally.starved.into());
         if tally.received == 0 {
             return;
         }
@@ -246,43 +239,44 @@ impl Filler {
         counters.steps_back.add(tally.steps_back);
     }
 
-    /// Hands the open batch over when its linger is over and its publisher has nothing else to do.
-    ///
-    /// While the publisher is busy the batch goes on filling: an outage is survived for as long as the
-    /// bytes fit, not for a number of half-empty batches.
+    /// Hands over each open batch whose linger is over and whose publisher has nothing else to do.
     pub fn close_if_due(&mut self, now: Instant) {
-        let due = self.linger_left(now).is_some_and(|left| left.is_zero());
-        if due && self.ready.is_empty() {
-            self.close(now);
+        let linger = self.rules.linger;
+        if !self.lanes.is_time(now, linger) {
+            return;
+        }
+        for lane in self.lanes.numbers() {
+            if self.lanes.is_due(lane, linger, now) {
+                self.close(lane, now);
+            }
         }
     }
 
-    /// What is left of the open batch's linger; `None` where nothing is in it.
+    /// What is left of the linger of the batch that is due first; `None` where nothing is in any.
     pub fn linger_left(&self, now: Instant) -> Option<Duration> {
-        let batch = self.open.as_ref().filter(|batch| !batch.is_empty())?;
-        Some(
-            self.rules
-                .linger
-                .saturating_sub(now.duration_since(batch.opened())),
-        )
+        self.lanes.linger_left(self.rules.linger, now)
     }
 
-    fn close(&mut self, now: Instant) {
-        let Some(mut batch) = self.open.take() else {
+    #[cold]
+    fn close(&mut self, lane: usize, now: Instant) {
+        let Some((mut batch, ready)) = self.lanes.close(lane) else {
             return;
         };
         batch.close_at(now);
         self.counters.handed.add(batch.count().into());
         self.counters.handed_batches.add(1);
-        self.ready.push(batch);
+        ready.push(batch);
     }
 
     /// Promises the sink that nothing older than this will be handed over from now on.
     ///
-    /// `nothing_before` is a time at which the source was found empty.
+    /// `nothing_before` is a time at which the source was found empty. Nothing is promised of several lanes:
+    /// only the file sink asks, which has one.
     pub fn raise_watermark(&mut self, nothing_before: Option<Timestamp>) {
-        let open = self.open.as_ref().filter(|batch| !batch.is_empty());
-        let bound = match open {
+        let Some(lane) = self.lanes.only() else {
+            return;
+        };
+        let bound = match lane.filled() {
             Some(batch) => batch.first(),
             None => self.last.max(nothing_before.unwrap_or_default()),
         };
@@ -297,12 +291,14 @@ impl Filler {
             .is_some_and(|allowance| allowance.exhausted())
     }
 
-    /// Hands over the last batch and the last latencies.
+    /// Hands over the last batches and the last latencies.
     pub fn finish(&mut self, now: Instant) {
         self.settle();
         self.latency.share();
-        if self.open.as_ref().is_some_and(|batch| !batch.is_empty()) {
-            self.close(now);
+        for lane in self.lanes.numbers() {
+            if self.lanes.is_filled(lane) {
+                self.close(lane, now);
+            }
         }
     }
 }

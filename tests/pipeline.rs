@@ -12,7 +12,7 @@ use std::time::{Duration, Instant};
 use ringtap::batch::Batch;
 use ringtap::control::{Allowance, Control};
 use ringtap::counters::{Failed, PublisherCounters, QueueCounters};
-use ringtap::filler::{Filler, OneLinkType, Rules};
+use ringtap::filler::{Filler, OneLinkType, Route, Rules};
 use ringtap::histogram::Histogram;
 use ringtap::packet::{Clock, LinkType, Packet, Timestamp};
 use ringtap::publisher::Publisher;
@@ -220,7 +220,7 @@ fn run(
                 rules,
                 counters.clone(),
                 owned,
-                ready.clone(),
+                Route::Batch(ready.clone()),
                 spent[at].clone(),
                 Histogram::new().0,
             );

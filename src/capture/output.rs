@@ -8,6 +8,7 @@ use std::time::Duration;
 
 use tracing::info;
 
+use crate::cli::capture::PartitionBy;
 use crate::config::{Config, FileOutput, Input, Output, Producer};
 use crate::control::Control;
 use crate::counters::QueueCounters;
@@ -103,6 +104,8 @@ pub(super) enum Sinks {
     Kafka {
         /// One for each publisher.
         sinks: Vec<KafkaSink>,
+        /// The number of partitions of the topic; partition `p` is that of publisher `p % sinks`.
+        partitions: usize,
         /// The most bytes of a batch.
         max_batch: usize,
     },
@@ -128,6 +131,25 @@ impl Sinks {
             Self::Kafka { max_batch, .. } => Some(*max_batch),
             Self::File(_) | Self::Librdkafka(_) | Self::Discard => None,
         }
+    }
+
+    /// The number of the publisher of each partition, where there are partitions.
+    pub(super) fn owners(&self) -> Option<Vec<usize>> {
+        let (partitions, publishers) = match self {
+            Self::Kafka {
+                sinks, partitions, ..
+            } => (*partitions, sinks.len()),
+            Self::Librdkafka(sinks) => {
+                let shares = sinks.iter().map(|sink| sink.partitions().len());
+                (shares.sum(), sinks.len())
+            }
+            Self::File(_) | Self::Discard => return None,
+        };
+        Some(
+            (0..partitions)
+                .map(|partition| partition % publishers)
+                .collect(),
+        )
     }
 
     /// Starts their publishers.
@@ -164,6 +186,7 @@ pub(super) fn open(
                 partitions,
                 brokers: cluster.brokers().len(),
                 queues: queues.len(),
+                partition_by: config.partition_by,
             };
             start.say("publishing through librdkafka", reason, cluster.settings());
             let publishers = start.publishers();
@@ -184,6 +207,7 @@ pub(super) fn open(
                 partitions: cluster.partitions(),
                 brokers: cluster.brokers().count(),
                 queues: queues.len(),
+                partition_by: config.partition_by,
             };
             start.say("publishing natively", reason, cluster.settings());
             let publishers = start.publishers();
@@ -192,6 +216,7 @@ pub(super) fn open(
                 .collect::<Result<_, _>>()?;
             Ok(Sinks::Kafka {
                 sinks,
+                partitions: cluster.partitions(),
                 max_batch: cluster.max_batch(),
             })
         }
@@ -232,6 +257,7 @@ struct Start<'a> {
     partitions: usize,
     brokers: usize,
     queues: usize,
+    partition_by: PartitionBy,
 }
 
 impl Start<'_> {
@@ -250,7 +276,8 @@ impl Start<'_> {
             brokers = self.brokers,
             "{how}: {reason}"
         );
-        if self.publishers() < self.queues {
+        let by_flow = self.partition_by == PartitionBy::Flow;
+        if self.publishers() < self.queues || by_flow && self.queues > 1 {
             info!(
                 queues = self.queues,
                 "queues share partitions: batches of one partition may overlap in time by a linger"

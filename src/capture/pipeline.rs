@@ -13,7 +13,7 @@ use crate::batch::Batch;
 use crate::config::Config;
 use crate::control::Control;
 use crate::counters::{PublisherCounters, QueueCounters};
-use crate::filler::{Filler, Rules};
+use crate::filler::{Filler, Route, Rules};
 use crate::histogram::Histogram;
 use crate::ledger::{Board, PublisherEntry};
 use crate::priority;
@@ -26,28 +26,48 @@ use crate::worker::Worker;
 use super::cpus;
 use super::supervisor::Event;
 
-/// The rings between `workers` workers and `publishers` publishers.
+/// The rings between workers and publishers.
 ///
-/// Worker `w` hands its batches to publisher `w % publishers`.
+/// By batch, worker `w` hands its batches to publisher `w % publishers`; by flow, to all of them.
 #[derive(Debug)]
 pub(super) struct Rings {
     ready: Vec<Ready>,
     spent: Vec<Spent>,
     batches: usize,
+    owners: Option<Vec<usize>>,
 }
 
 impl Rings {
-    /// Rings in which every worker owns `batches` batches.
-    pub(super) fn new(workers: usize, publishers: usize, batches: usize) -> io::Result<Self> {
+    /// Rings in which every worker owns `batches` batches; by flow, `owners` names the publisher of each
+    /// partition.
+    pub(super) fn new(
+        workers: usize,
+        publishers: usize,
+        batches: usize,
+        owners: Option<Vec<usize>>,
+    ) -> io::Result<Self> {
+        let pushing = |publisher: usize| match &owners {
+            None => (publisher..workers).step_by(publishers).count(),
+            Some(_) => workers,
+        };
         let ready = (0..publishers)
-            .map(|at| Ready::new((at..workers).step_by(publishers).count() * batches))
+            .map(|at| Ready::new(pushing(at) * batches))
             .collect::<io::Result<_>>()?;
         let spent = (0..workers).map(|_| Spent::new(batches)).collect();
         Ok(Self {
             ready,
             spent,
             batches,
+            owners,
         })
+    }
+
+    /// To whom worker `worker` hands its batches.
+    fn route(&self, worker: usize) -> Route {
+        match &self.owners {
+            None => Route::Batch(self.ready[worker % self.ready.len()].clone()),
+            Some(owners) => Route::Flow(owners.iter().map(|at| self.ready[*at].clone()).collect()),
+        }
     }
 
     /// Wakes every publisher.
@@ -128,7 +148,7 @@ pub(super) fn work<S>(
 where
     S: Source + Send + 'static,
 {
-    let ready = rings.ready[post.worker % rings.ready.len()].clone();
+    let route = rings.route(post.worker);
     let spent = rings.spent[post.worker].clone();
     let owner =
         u16::try_from(post.worker).map_err(|_| io::Error::other("65,536 workers at most"))?;
@@ -158,7 +178,7 @@ where
             let run = || match Batch::pool(batches, size, owner) {
                 Ok(mut pool) => {
                     pool.iter_mut().for_each(|batch| batch.limit(limit));
-                    let filler = Filler::new(rules, counters.clone(), pool, ready, spent, latency);
+                    let filler = Filler::new(rules, counters.clone(), pool, route, spent, latency);
                     Worker::new(source, filler, counters).run(&control)
                 }
                 Err(cause) => Err(SourceError::Io {

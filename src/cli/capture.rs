@@ -81,6 +81,17 @@ pub enum RecordClock {
     Now,
 }
 
+/// What stays together in a partition (`--partition-by`).
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, ValueEnum, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum PartitionBy {
+    /// The packets of a batch: partitions are filled in turn, one batch each.
+    #[default]
+    Batch,
+    /// The packets of a flow, both directions of it, whatever queue they come on.
+    Flow,
+}
+
 /// The format of a capture file (`--format`).
 #[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum, Serialize, Deserialize)]
 #[serde(rename_all = "kebab-case")]
@@ -232,6 +243,9 @@ pub struct CaptureArgs {
     /// Add the `rt` header: ns time, original length, link type, interface, queue, sequence
     #[arg(long, help_heading = "Kafka")]
     pub record_headers: bool,
+    /// What stays together in a partition: a batch, or a flow with both its directions [default: batch]
+    #[arg(long, value_enum, help_heading = "Kafka")]
+    pub partition_by: Option<PartitionBy>,
 
     /// Capture file to write, `-` for standard output
     #[arg(short = 'w', long, value_name = "FILE", value_hint = ValueHint::FilePath, help_heading = "File")]

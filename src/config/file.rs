@@ -35,6 +35,7 @@ const KAFKA: &[&str] = &[
     "key-time",
     "record-time",
     "record-headers",
+    "partition-by",
 ];
 const OTHER_SINKS: &[&str] = &["sink"];
 /// What is said of any interface: it stays while there is one.

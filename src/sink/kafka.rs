@@ -384,7 +384,11 @@ impl Sink for KafkaSink {
 
     fn send(&mut self, batch: Batch) {
         let now = Instant::now();
-        let at = self.choose(now);
+        let named = batch.partition().and_then(|number| {
+            let owned = |partition: &Partition| partition.number() == number;
+            self.partitions.iter().position(owned)
+        });
+        let at = named.unwrap_or_else(|| self.choose(now));
         let records = batch.count();
         let deadline = now + self.settings.patience.delivery;
         let slot = self.slots.put(batch, at);

@@ -3,7 +3,7 @@
 //! The rule: a batch lent to librdkafka stays in its slot, untouched, until each of its records is
 //! answered. librdkafka copies no payload; it points into the batch.
 //!
-//! Batches fill the sink's partitions in turn, one batch each. Where librdkafka's own queue is full, the
+//! A batch goes to the partition that it says, or to the sink's partitions in turn, one batch each. Where librdkafka's own queue is full, the
 //! rest of a batch waits in its slot and goes on when reports come. A fatal error ends a client, not the
 //! sink, and so does one that stands still while the cluster answers others: what was sent is waited for,
 //! then a new client takes over. It gets what librdkafka says was never sent, and nothing else: what was sent
@@ -159,6 +159,13 @@ impl LibrdkafkaSink {
     /// The partitions it fills.
     pub fn partitions(&self) -> &[i32] {
         &self.partitions
+    }
+
+    /// The partition whose turn it is.
+    fn next_partition(&mut self) -> i32 {
+        let partition = self.partitions[self.next_partition];
+        self.next_partition = (self.next_partition + 1) % self.partitions.len();
+        partition
     }
 
     /// Hands over what is not librdkafka's yet, batch by batch in the order they came.
@@ -485,8 +492,7 @@ impl Sink for LibrdkafkaSink {
     fn send(&mut self, batch: Batch) {
         let free = self.slots.iter().position(Option::is_none);
         let at = free.expect("a batch is sent only where there is room");
-        let partition = self.partitions[self.next_partition];
-        self.next_partition = (self.next_partition + 1) % self.partitions.len();
+        let partition = batch.partition().unwrap_or_else(|| self.next_partition());
         self.slots[at] = Some(Slot::new(batch, partition));
         self.order.push_back(at);
         self.hand_over();
