@@ -2,6 +2,8 @@
 //!
 //! - `encode`: a packet into a batch, and the batch sealed (CRC-32C): the copy, the record's fields, the
 //!   checksum; the source packet is hot in the cache, as a UMEM frame is.
+//! - `seal`: header and checksum of a full batch.
+//! - `compress`: a full batch of numbered frames, by codec; restoring it is not counted.
 //! - `flow`: the number of the flow of a packet that is hot in the cache.
 //! - `ring`: a batch from worker to publisher and back, divided by the packets it holds.
 //! - `turn`: the worker's loop on the synthetic source, into a publisher that discards: everything of
@@ -15,7 +17,7 @@ use std::time::{Duration, Instant};
 
 use criterion::{BenchmarkId, Criterion, Throughput, criterion_group, criterion_main};
 
-use ringtap::batch::{Batch, Origin, Seal};
+use ringtap::batch::{Batch, Codec, Compressor, Origin, Seal};
 use ringtap::counters::QueueCounters;
 use ringtap::filler::{Filler, Route, Rules};
 use ringtap::flow;
@@ -75,6 +77,66 @@ fn encode(c: &mut Criterion) {
                 start.elapsed()
             });
         });
+    }
+    group.finish();
+}
+
+/// A full batch of numbered frames.
+fn full(size: usize) -> Batch {
+    let size = u16::try_from(size).expect("sizes are small");
+    let mut frames = Plan::new(0, Size::Fixed(size)).table();
+    let mut batch = Batch::new(BATCH, 0);
+    for sequence in 0.. {
+        let packet = Packet {
+            clock: Clock::Arrival,
+            time: Timestamp::from_nanos(1_700_000_000_000_000_000 + sequence * 1_000),
+            orig_len: size.into(),
+            link_type: LinkType::ETHERNET,
+            interface: 0,
+            data: frames.frame(sequence),
+            more: &[],
+        };
+        let pushed = batch.push(&packet, &encoding(), Origin::default());
+        if pushed.is_err() {
+            break;
+        }
+    }
+    batch
+}
+
+fn seal(c: &mut Criterion) {
+    let mut group = c.benchmark_group("seal");
+    for size in [60, 512, 1_514] {
+        let mut batch = full(size);
+        group.throughput(Throughput::Bytes(batch.len() as u64));
+        group.bench_function(BenchmarkId::from_parameter(size), |b| {
+            b.iter(|| black_box(batch.seal(Seal::default())).len());
+        });
+    }
+    group.finish();
+}
+
+fn compress(c: &mut Criterion) {
+    let mut group = c.benchmark_group("compress");
+    for codec in ["lz4", "snappy", "zstd:1", "zstd:3", "gzip:1"] {
+        for size in [60, 512, 1_514] {
+            let mut batch = full(size);
+            let codec: Codec = codec.parse().expect("the codec is right");
+            let mut compressor = Compressor::new(codec);
+            group.throughput(Throughput::Bytes(batch.len() as u64));
+            group.bench_function(BenchmarkId::new(codec.to_string(), size), |b| {
+                b.iter_custom(|batches| {
+                    let mut spent = Duration::ZERO;
+                    for _ in 0..batches {
+                        let start = Instant::now();
+                        black_box(batch.compress(&mut compressor));
+                        spent += start.elapsed();
+                        batch.decompress(&mut compressor);
+                    }
+                    spent
+                });
+            });
+        }
     }
     group.finish();
 }
@@ -182,6 +244,7 @@ fn turn(c: &mut Criterion) {
             filter: None,
             allowance: None,
             one_link_type: None,
+            compress: Codec::None,
             longest_frame: None,
         };
         let batches = (0..8).map(|_| Batch::new(BATCH, 0)).collect();
@@ -213,6 +276,6 @@ criterion_group! {
         .warm_up_time(Duration::from_millis(500))
         .measurement_time(Duration::from_secs(3))
         .sample_size(20);
-    targets = encode, flow, ring, turn
+    targets = encode, seal, compress, flow, ring, turn
 }
 criterion_main!(path);

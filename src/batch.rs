@@ -6,6 +6,7 @@
 //! The format is that of Kafka's protocol guide, "Record Batch": a 61-byte header, then per record a
 //! few zigzag varints, an 8-byte key, the frame, and the headers.
 
+mod compress;
 mod memory;
 mod piece;
 
@@ -18,6 +19,8 @@ use crate::record::{
     BURST_CLOCK, Encoding, HARDWARE_CLOCK, HEADER, RecordInfo, RecordTime, TRUNCATED,
 };
 
+use compress::Form;
+pub use compress::{Codec, CodecError, Compressor};
 use memory::Memory;
 
 /// The length of a batch's header in bytes.
@@ -78,6 +81,9 @@ pub struct Batch {
     /// No second record is written beyond this length.
     limit: usize,
     len: usize,
+    /// What the records are compressed to, and the length before.
+    form: Option<Form>,
+    raw_len: usize,
     records: u32,
     base_time: i64,
     max_time: i64,
@@ -119,6 +125,8 @@ impl Batch {
             limit: bytes.len(),
             bytes,
             len: HEADER_LEN,
+            form: None,
+            raw_len: HEADER_LEN,
             records: 0,
             base_time: 0,
             max_time: 0,
@@ -151,6 +159,7 @@ impl Batch {
         encoding: &Encoding,
         origin: Origin,
     ) -> Result<usize, Full> {
+        debug_assert!(self.form.is_none(), "the batch is compressed");
         let whole = packet.len();
         let kept = whole.min(encoding.snaplen);
         let room = if self.records == 0 {
@@ -248,7 +257,7 @@ impl Batch {
         out.array((-1_i32).to_be_bytes());
         out.array([2]);
         out.at = ATTRIBUTES_AT;
-        out.array(0_i16.to_be_bytes());
+        out.array(self.form.map_or(0, Form::attributes).to_be_bytes());
         out.array((records - 1).to_be_bytes());
         out.array(self.base_time.to_be_bytes());
         out.array(self.max_time.to_be_bytes());
@@ -267,7 +276,12 @@ impl Batch {
     }
 
     /// The records, in the order they were pushed.
+    ///
+    /// # Panics
+    ///
+    /// Where the batch is compressed: [`decompress`](Self::decompress) it first.
     pub fn records(&self) -> Records<'_> {
+        assert!(self.form.is_none(), "the batch is compressed");
         Records {
             rest: &self.bytes[HEADER_LEN..self.len],
             base_time: self.base_time,
@@ -276,6 +290,7 @@ impl Batch {
 
     /// The records in the last `left` bytes, as [`Records::left`] counted them.
     pub(crate) fn records_in_last(&self, left: usize) -> Records<'_> {
+        assert!(self.form.is_none(), "the batch is compressed");
         Records {
             rest: &self.bytes[self.len - left..self.len],
             base_time: self.base_time,
@@ -285,6 +300,7 @@ impl Batch {
     /// Forgets the records and the partition; memory and owner stay.
     pub fn clear(&mut self) {
         self.len = HEADER_LEN;
+        self.form = None;
         self.records = 0;
         self.partition = None;
     }
@@ -299,7 +315,7 @@ impl Batch {
         self.records == 0
     }
 
-    /// Its length in bytes as a Kafka record batch, header included.
+    /// Its length in bytes as it goes on the wire, compressed or not, header included.
     pub fn len(&self) -> usize {
         self.len
     }

@@ -3,6 +3,7 @@
 //! The rule: every value is checked against every other before anything is opened. A [`Config`] that
 //! exists can be run; what is wrong with one that does not is said by key, value, rule and mend.
 
+mod compression;
 mod file;
 mod layout;
 mod output;
@@ -24,6 +25,7 @@ use crate::record::{Encoding, KeyTime, RecordTime};
 use crate::source::file::{Speed, SpeedError};
 use crate::source::synthetic::{Spec, SpecError};
 
+pub use compression::Compression;
 pub(crate) use output::plain;
 pub use output::{FileOutput, Output, Producer};
 pub(crate) use units::number_list;
@@ -386,6 +388,16 @@ fn refuse_strays(args: &CaptureArgs, input: &Input, output: &Output) -> Result<(
             "a Kafka sink (-k)",
         ),
         (
+            args.compression.is_some() && !kafka,
+            "--compression",
+            "a Kafka sink (-k)",
+        ),
+        (
+            args.compress_on.is_some() && !kafka,
+            "--compress-on",
+            "a Kafka sink (-k)",
+        ),
+        (
             args.partition_by.is_some() && !kafka,
             "--partition-by",
             "a Kafka sink (-k)",
@@ -567,6 +579,7 @@ mod tests {
             (vec!["-i", "a", "-f", "tcp", "udp"], "one filter"),
             (vec!["-i", "a", "-s", "300000"], "262144"),
             (vec!["-i", "a", "--partition-by", "flow"], "a Kafka sink"),
+            (vec!["-i", "a", "--compression", "lz4"], "a Kafka sink"),
         ] {
             let error = Config::check(&args(&words)).unwrap_err().to_string();
             assert!(error.contains(part), "{words:?}: {error}");

@@ -250,8 +250,11 @@ pub struct PublisherCounters {
     pub published: Counter,
     /// Batches of them.
     pub batches: Counter,
-    /// Bytes of the batches as Kafka record batches.
+    /// Bytes of the batches as Kafka record batches, as they went on the wire; counted when the sink is done
+    /// with them.
     pub bytes: Counter,
+    /// The bytes of the same batches before they were compressed.
+    pub raw_bytes: Counter,
     /// Records the sink's store has confirmed.
     pub delivered: Counter,
     /// Records sent where no answer was asked for (`acks=0`).

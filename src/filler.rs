@@ -10,7 +10,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicU32, Ordering};
 use std::time::{Duration, Instant};
 
-use crate::batch::{Batch, Origin};
+use crate::batch::{Batch, Codec, Compressor, Origin};
 use crate::control::Allowance;
 use crate::counters::{QueueCounters, Rejected};
 use crate::filter::Filters;
@@ -58,6 +58,8 @@ pub struct Rules {
     pub allowance: Option<Arc<Allowance>>,
     /// Set where the sink holds a single link type.
     pub one_link_type: Option<OneLinkType>,
+    /// What batches are compressed with on the worker's core.
+    pub compress: Codec,
     /// Packets longer than this on the wire were merged on the way here; counted, not refused.
     pub longest_frame: Option<u32>,
 }
@@ -86,6 +88,7 @@ pub struct Filler {
     rules: Rules,
     counters: Arc<QueueCounters>,
     lanes: Lanes,
+    compressor: Compressor,
     sequence: u64,
     last: Timestamp,
     drawn: u64,
@@ -106,6 +109,7 @@ impl Filler {
         latency: Recorder,
     ) -> Self {
         Self {
+            compressor: Compressor::new(rules.compress),
             rules,
             counters,
             lanes: Lanes::new(route, batches, spent),
@@ -263,6 +267,7 @@ impl Filler {
             return;
         };
         batch.close_at(now);
+        batch.compress(&mut self.compressor);
         self.counters.handed.add(batch.count().into());
         self.counters.handed_batches.add(1);
         ready.push(batch);

@@ -113,7 +113,6 @@ impl<K: Sink> Publisher<K> {
         let records = u64::from(batch.count());
         self.counters.published.add(records);
         self.counters.batches.add(1);
-        self.counters.bytes.add(batch.len() as u64);
         self.in_flight += records;
         self.counters.in_flight.set(self.in_flight);
         self.sink.send(batch);
@@ -126,6 +125,8 @@ impl<K: Sink> Publisher<K> {
         let now = Instant::now();
         for Finished { batch, outcome } in finished.drain(..) {
             self.in_flight -= u64::from(batch.count());
+            self.counters.bytes.add(batch.len() as u64);
+            self.counters.raw_bytes.add(batch.raw_len() as u64);
             self.counters.delivered.add(outcome.delivered);
             self.counters.unconfirmed.add(outcome.unconfirmed);
             for (counter, n) in self

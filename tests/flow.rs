@@ -16,7 +16,7 @@ use rdkafka::message::Message;
 use rdkafka::mocking::MockCluster;
 use rdkafka::{ClientConfig, Offset, TopicPartitionList};
 
-use ringtap::batch::Batch;
+use ringtap::batch::{Batch, Codec};
 use ringtap::control::Control;
 use ringtap::counters::{PublisherCounters, QueueCounters};
 use ringtap::filler::{Filler, Route, Rules};
@@ -122,6 +122,7 @@ fn rules() -> Rules {
         filter: None,
         allowance: None,
         one_link_type: None,
+        compress: Codec::None,
         longest_frame: None,
     }
 }

@@ -189,6 +189,83 @@ fn kcat_and_the_tools_of_kafka_take_what_is_written() {
     assert!(shown.contains("isvalid: true") && !shown.contains("isvalid: false"));
 }
 
+#[test]
+fn every_codec_is_read_by_kafkas_own_tools_and_by_librdkafka() {
+    let _broker = broker();
+    let dir = std::env::var("RINGTAP_TEST_KAFKA_DIR").unwrap();
+    let cases = [
+        ("lz4", "lz4", "publisher"),
+        ("zstd:9", "zstd", "publisher"),
+        ("snappy", "snappy", "publisher"),
+        ("gzip", "gzip", "worker"),
+        ("auto", "lz4", "worker"),
+    ];
+    for (codec, name, on) in cases {
+        let topic = Topic::new(1, &[("flush.messages", "1")]);
+        let words = format!(
+            "--source synthetic,size=60 -c 20000 --producer native --compression {codec} \
+             --compress-on {on} {}",
+            topic.sink()
+        );
+        let ended = Start::new(&words).run().with(0);
+        let held = topic.read(&sent(20_000));
+        accounted(&ended, &held);
+        assert_eq!(held.records, 20_000, "{codec}");
+
+        let segment = format!("{dir}/data/{}-0/00000000000000000000.log", topic.name());
+        let words = [
+            "kafka.tools.DumpLogSegments",
+            "--deep-iteration",
+            "--files",
+            &segment,
+        ];
+        let dump = kafka("tool", &words);
+        let batches = |of: &str| dump.lines().filter(|line| line.contains(of)).count();
+        assert!(
+            batches(&format!("compresscodec: {name}")) > 0,
+            "{codec}: {dump}"
+        );
+        assert_eq!(batches("compresscodec: none"), 0, "{codec}");
+        assert_eq!(batches("keySize: 8 "), 20_000, "{codec}");
+        assert_eq!(batches("isvalid: false"), 0, "{codec}");
+
+        let brokers = brokers();
+        let from = [
+            "-C",
+            "-q",
+            "-e",
+            "-b",
+            &brokers,
+            "-o",
+            "beginning",
+            "-f",
+            "%K\\n",
+            "-t",
+        ];
+        let shown = run("kcat", from.iter().copied().chain([topic.name()]));
+        assert_eq!(shown.lines().count(), 20_000, "{codec}");
+        let words = [
+            "org.apache.kafka.tools.consumer.ConsoleConsumer",
+            "--bootstrap-server",
+            &brokers,
+            "--topic",
+            topic.name(),
+            "--from-beginning",
+            "--max-messages",
+            "20000",
+            "--timeout-ms",
+            "60000",
+            "--property",
+            "print.offset=true",
+            "--property",
+            "print.value=false",
+        ];
+        let consumed = kafka("tool", &words);
+        let last = consumed.lines().rfind(|line| line.starts_with("Offset:"));
+        assert_eq!(last, Some("Offset:19999"), "{codec}");
+    }
+}
+
 mod root {
     use super::support::wire::Wire;
     use super::*;

@@ -9,7 +9,7 @@ use std::sync::{Arc, Mutex};
 use std::thread;
 use std::time::{Duration, Instant};
 
-use ringtap::batch::Batch;
+use ringtap::batch::{Batch, Codec};
 use ringtap::control::{Allowance, Control};
 use ringtap::counters::{Failed, PublisherCounters, QueueCounters};
 use ringtap::filler::{Filler, OneLinkType, Route, Rules};
@@ -163,6 +163,7 @@ fn rules() -> Rules {
         filter: None,
         allowance: None,
         one_link_type: None,
+        compress: Codec::None,
         longest_frame: None,
     }
 }

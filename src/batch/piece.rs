@@ -10,8 +10,9 @@ impl Batch {
     ///
     /// # Panics
     ///
-    /// Where its memory is smaller than that of `whole`.
+    /// Where its memory is smaller than that of `whole`, or `whole` is compressed.
     pub fn take_piece(&mut self, whole: &Self, first: u32, count: u32) {
+        assert!(whole.form.is_none(), "the batch is compressed");
         self.clear();
         self.owner = whole.owner;
         let mut rest = &whole.bytes[super::HEADER_LEN..whole.len];

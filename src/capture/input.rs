@@ -8,9 +8,10 @@ use std::sync::Arc;
 
 use tracing::{info, warn};
 
-use crate::batch::LEAST_RECORD;
+use crate::batch::{Codec, LEAST_RECORD};
+use crate::cli::capture::CompressOn;
 
-use crate::config::{Config, Input};
+use crate::config::{Config, Input, Output};
 use crate::counters::QueueCounters;
 use crate::exit::Exit;
 use crate::filler::Rules;
@@ -270,6 +271,10 @@ impl Inputs {
                 filter: filter.map_err(InputError::from)?,
                 allowance: terms.allowance.clone(),
                 one_link_type: terms.one_link_type.clone(),
+                compress: match config.output {
+                    Output::Kafka { compression, .. } => compression.on(CompressOn::Worker),
+                    Output::File(_) | Output::Discard => Codec::None,
+                },
                 longest_frame: prepared.longest_frame,
             };
             let label = format!("{} queue {}", prepared.name, prepared.queue);

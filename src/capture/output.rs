@@ -8,7 +8,7 @@ use std::time::Duration;
 
 use tracing::info;
 
-use crate::cli::capture::PartitionBy;
+use crate::cli::capture::{CompressOn, PartitionBy};
 use crate::config::{Config, FileOutput, Input, Output, Producer};
 use crate::control::Control;
 use crate::counters::QueueCounters;
@@ -200,6 +200,7 @@ pub(super) fn open(
             settings,
             producer: Producer::Native { reason },
             create,
+            compression,
         } => {
             let cluster = kafka::Cluster::connect(settings, topic, *create, CONNECT)?;
             let start = Start {
@@ -211,9 +212,12 @@ pub(super) fn open(
             };
             start.say("publishing natively", reason, cluster.settings());
             let publishers = start.publishers();
-            let sinks = (0..publishers)
+            let mut sinks = (0..publishers)
                 .map(|at| cluster.sink(at, publishers))
-                .collect::<Result<_, _>>()?;
+                .collect::<Result<Vec<_>, _>>()?;
+            for sink in &mut sinks {
+                sink.compress(compression.on(CompressOn::Publisher));
+            }
             Ok(Sinks::Kafka {
                 sinks,
                 partitions: cluster.partitions(),

@@ -81,6 +81,17 @@ pub enum RecordClock {
     Now,
 }
 
+/// On whose core batches are compressed (`--compress-on`).
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, ValueEnum, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum CompressOn {
+    /// The publisher's, beside sending.
+    #[default]
+    Publisher,
+    /// The worker's: there are more of them, but each waits for it.
+    Worker,
+}
+
 /// What stays together in a partition (`--partition-by`).
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, ValueEnum, Serialize, Deserialize)]
 #[serde(rename_all = "kebab-case")]
@@ -246,6 +257,12 @@ pub struct CaptureArgs {
     /// What stays together in a partition: a batch, or a flow with both its directions [default: batch]
     #[arg(long, value_enum, help_heading = "Kafka")]
     pub partition_by: Option<PartitionBy>,
+    /// Codec of record batches: none, lz4, zstd, snappy, gzip or auto; a level as in zstd:3 [default: none]
+    #[arg(long, value_name = "CODEC[:LEVEL]", help_heading = "Kafka")]
+    pub compression: Option<String>,
+    /// On whose core batches are compressed [default: publisher]
+    #[arg(long, value_enum, help_heading = "Kafka")]
+    pub compress_on: Option<CompressOn>,
 
     /// Capture file to write, `-` for standard output
     #[arg(short = 'w', long, value_name = "FILE", value_hint = ValueHint::FilePath, help_heading = "File")]

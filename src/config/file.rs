@@ -36,6 +36,8 @@ const KAFKA: &[&str] = &[
     "record-time",
     "record-headers",
     "partition-by",
+    "compression",
+    "compress-on",
 ];
 const OTHER_SINKS: &[&str] = &["sink"];
 /// What is said of any interface: it stays while there is one.

@@ -12,6 +12,7 @@ use crate::kafka::{Settings, topic};
 use crate::sink::file::Rotation;
 use crate::sink::kafka::CreateTopic;
 
+use super::compression::{Compression, compression};
 use super::{ConfigError, Size, value};
 
 /// How a capture file is written.
@@ -53,6 +54,8 @@ pub enum Output {
         producer: Producer,
         /// The topic is made like this where it is missing.
         create: Option<CreateTopic>,
+        /// How batches are compressed where librdkafka does not do it.
+        compression: Compression,
     },
     /// A capture file.
     File(FileOutput),
@@ -78,7 +81,7 @@ pub(super) fn output(args: &CaptureArgs) -> Result<Output, ConfigError> {
     if kafka.names_brokers() || args.fastcapa_config.is_some() {
         let topic = kafka.topic().to_owned();
         let (brokers, file) = (kafka.brokers.as_deref(), args.fastcapa_config.as_deref());
-        let settings = Settings::gather(brokers, file, &kafka.set)?;
+        let mut settings = Settings::gather(brokers, file, &kafka.set)?;
         settings.producer()?;
         topic::check(&topic).map_err(|error| value("topic", error.topic, topic::RULE))?;
         let producer = choose(args.producer.unwrap_or_default(), &settings)?;
@@ -90,11 +93,13 @@ pub(super) fn output(args: &CaptureArgs) -> Result<Output, ConfigError> {
                     .into(),
             ));
         }
+        let compression = compression(args, &mut settings, &producer)?;
         return Ok(Output::Kafka {
             topic,
             settings,
             producer,
             create,
+            compression,
         });
     }
     if kafka.topic.is_some() || !kafka.set.is_empty() {

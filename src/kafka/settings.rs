@@ -4,6 +4,7 @@
 //! The rule: a setting is checked where it is written, and an error names the key, what was written,
 //! what it breaks and how to mend it. What is secret is never shown, in errors neither.
 
+mod compression;
 mod known;
 mod native;
 mod producer;
@@ -404,6 +405,14 @@ impl Settings {
             topic,
             value: value.to_owned(),
         }
+    }
+
+    /// `key` as it was written: an alias stays an alias.
+    fn written(&self, key: &str) -> String {
+        let (canonical, topic) = self.place(key);
+        let made = |made: &&Setting| made.canonical == canonical && made.topic == topic;
+        let found = self.list.iter().find(made);
+        found.map_or_else(|| key.to_owned(), |made| made.key.clone())
     }
 
     fn place(&self, key: &str) -> (String, bool) {

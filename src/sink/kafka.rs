@@ -22,7 +22,7 @@ use std::time::{Duration, Instant};
 use kafka_protocol::error::ResponseError;
 use uuid::Uuid;
 
-use crate::batch::Batch;
+use crate::batch::{Batch, Codec, Compressor};
 use crate::kafka::client::{Client, Event, Known};
 use crate::kafka::partition::{Dispatch, Ended, Partition};
 use crate::kafka::request::Produce;
@@ -60,6 +60,7 @@ pub struct KafkaSink {
     told: Vec<i16>,
     /// What the sink cannot go on after.
     broken: Option<SinkError>,
+    compressor: Compressor,
 }
 
 impl KafkaSink {
@@ -83,10 +84,16 @@ impl KafkaSink {
             done: Vec::new(),
             told: Vec::new(),
             broken: None,
+            compressor: Compressor::new(Codec::None),
             settings,
         };
         sink.rearrange();
         Ok(sink)
+    }
+
+    /// Compresses each batch with `codec` before it is sent.
+    pub fn compress(&mut self, codec: Codec) {
+        self.compressor = Compressor::new(codec);
     }
 
     /// The partition that takes the next batch: each in turn, of those that can send it at once; where none
@@ -382,7 +389,8 @@ impl Sink for KafkaSink {
         self.slots.parked() < PARKED && !self.partitions.is_empty()
     }
 
-    fn send(&mut self, batch: Batch) {
+    fn send(&mut self, mut batch: Batch) {
+        batch.compress(&mut self.compressor);
         let now = Instant::now();
         let named = batch.partition().and_then(|number| {
             let owned = |partition: &Partition| partition.number() == number;

@@ -70,8 +70,12 @@ impl Settings {
     pub fn not_native(&self) -> Option<NotNative> {
         let is_known =
             |key: &str, value: &str| KNOWN.contains(&key) || security::understands(key, value);
+        let has_level = self.compression().is_ok();
         let mut made = self.list.iter();
-        let unknown = made.find(|made| !is_known(&made.canonical, &made.value));
+        let unknown = made.find(|made| {
+            let is_level = made.canonical == "compression.level";
+            !is_known(&made.canonical, &made.value) || is_level && !has_level
+        });
         let unknown = unknown.map(|unknown| NotNative {
             key: unknown.key.clone(),
             value: super::secret::shown(&unknown.canonical, &unknown.value),

@@ -3,7 +3,7 @@
 //! The rule: what lies in a slot does not move and is not written to while a request names it. The reserve
 //! belongs to one slot at a time.
 
-use crate::batch::Batch;
+use crate::batch::{Batch, Codec, Compressor};
 use crate::kafka::connection::Bodies;
 use crate::kafka::partition::Dispatch;
 
@@ -81,6 +81,9 @@ impl Slots {
         let Some((first, count)) = dispatch.piece else {
             return held.batch.seal(dispatch.seal).len();
         };
+        if held.batch.is_compressed() {
+            held.batch.decompress(&mut Compressor::new(Codec::None));
+        }
         let room = held.batch.capacity();
         let reserve = match &mut self.reserve {
             Some(reserve) if reserve.capacity() >= room => reserve,
