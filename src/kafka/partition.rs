@@ -382,6 +382,8 @@ impl Partition {
 
     /// Does what is due: gives up what is too old, and ends a producer id that is of no use.
     pub(crate) fn expire(&mut self, now: Instant, ended: &mut Vec<Ended>) {
+        // Also while no leader can be sent to: a time that has passed would have the sink never sleep.
+        self.not_before.take_if(|until| now >= *until);
         let mut is_broken = false;
         for entry in self.entries.iter_mut().filter(|entry| !entry.is_out) {
             if now >= entry.deadline {
