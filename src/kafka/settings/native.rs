@@ -61,8 +61,6 @@ pub(crate) struct NativeSettings {
     pub(crate) asked_for_idempotence: bool,
     /// How long a broker may wait for its replicas, in milliseconds.
     pub(crate) replicas_ms: i32,
-    /// The largest batch that the user allows, in bytes.
-    pub(crate) max_batch: usize,
 }
 
 impl Settings {
@@ -135,8 +133,6 @@ impl NativeSettings {
             asked_for_idempotence: producer.asked_for_idempotence(),
             replicas_ms: i32::try_from(number(settings, "request.timeout.ms", 30_000))
                 .unwrap_or(i32::MAX),
-            max_batch: usize::try_from(number(settings, "message.max.bytes", 1_000_000))
-                .unwrap_or(usize::MAX),
         })
     }
 }
