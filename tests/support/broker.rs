@@ -135,6 +135,15 @@ impl Topic {
         let admin = admin(&self.kafka.brokers());
         let made = blocking(admin.create_topics([&topic], &options));
         made.unwrap().into_iter().next().unwrap().unwrap();
+        // What the controller has made, a busy broker may not know yet.
+        let known = |leaders: usize| usize::try_from(partitions) == Ok(leaders);
+        eventually("the brokers know the topic", || {
+            let metadata = admin.inner().fetch_metadata(Some(&self.name), PATIENCE);
+            metadata.is_ok_and(|metadata| {
+                let found = metadata.topics()[0].partitions().iter();
+                known(found.filter(|partition| partition.leader() >= 0).count())
+            })
+        });
     }
 
     /// Deletes it, with all that it holds.
