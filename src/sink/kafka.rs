@@ -263,7 +263,8 @@ impl KafkaSink {
             Event::Topology => self.rearrange(),
             Event::TopicRefused(code) => self.tell_topic(code),
             Event::Limit(Some(bytes)) => {
-                self.max_batch = usize::try_from(bytes).unwrap_or(usize::MAX);
+                let told = usize::try_from(bytes).unwrap_or(usize::MAX);
+                self.max_batch = self.max_batch.min(told);
                 self.slots.follow(self.max_batch);
             }
             Event::Limit(None) | Event::Created(..) => {}
@@ -448,7 +449,8 @@ impl Sink for KafkaSink {
             let now = Instant::now();
             self.turn(now);
             let left = deadline.saturating_duration_since(now);
-            if self.slots.is_empty() || left.is_zero() || result.is_err() {
+            let is_over = self.slots.is_empty() || left.is_zero();
+            if is_over || result.is_err() || self.broken.is_some() {
                 break;
             }
             let limit = self.due(now).map_or(left, |due| due.min(left));

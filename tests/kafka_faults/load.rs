@@ -12,7 +12,7 @@ use ringtap::batch::Batch;
 
 use crate::support::broker::Topic;
 use crate::support::producer::Tested;
-use crate::support::records::{BURSTS, Total, batch_of, check, drive, finish, give};
+use crate::support::records::{BURSTS, Total, batch_of, check, drive, drive_for, finish, give};
 use crate::support::sensor::{PATIENCE, eventually};
 
 /// The records of a batch, unless a case says otherwise.
@@ -54,8 +54,14 @@ impl Writer {
         drive(&mut self.sink, batches, &mut self.total, |_| {});
     }
 
-    /// Sends small batches until a condition of what became of them holds.
-    pub(crate) fn send_until(&mut self, what: &str, mut holds: impl FnMut(&Total) -> bool) {
+    /// Sends batches of so many records of so many bytes, one by one, until a condition of what became of them holds.
+    pub(crate) fn send_until(
+        &mut self,
+        what: &str,
+        records: u64,
+        size: usize,
+        mut holds: impl FnMut(&Total) -> bool,
+    ) {
         let end = Instant::now() + PATIENCE;
         while !holds(&self.total) {
             assert!(
@@ -63,7 +69,7 @@ impl Writer {
                 "never: {what}: {:?}",
                 self.total.outcome
             );
-            self.send(1);
+            self.send_sized(1, records, size);
             thread::sleep(PACE);
         }
     }
@@ -71,9 +77,27 @@ impl Writer {
     /// Sends small batches until one more is delivered.
     pub(crate) fn send_until_delivered(&mut self) {
         let before = self.total.outcome.delivered;
-        self.send_until("records are delivered again", |total| {
+        self.send_until("records are delivered again", EACH, 60, |total| {
             total.outcome.delivered > before
         });
+    }
+
+    /// Sends one small batch, and polls until `holds`.
+    pub(crate) fn send_unanswered(&mut self, holds: impl Fn() -> bool) {
+        let batch = self.batch(EACH, 60);
+        give(&mut self.sink, batch, &mut self.total);
+        let end = Instant::now() + PATIENCE;
+        while !holds() {
+            assert!(Instant::now() < end, "the batch never arrives");
+            drive_for(&mut self.sink, PACE, &mut self.total);
+        }
+    }
+
+    /// Ends it at once, whatever is unanswered, and holds the topic against what became of each record.
+    pub(crate) fn cut_short(mut self, topic: &Topic) -> Total {
+        finish(&mut self.sink, &mut self.total, PACE);
+        check(&topic.records(), &self.total);
+        self.total
     }
 
     /// Ends it, and holds the topic against what became of each record.

@@ -1,7 +1,6 @@
 //! What an operator does to a topic while it is written to.
 
-use std::thread;
-use std::time::Duration;
+use std::collections::{BTreeMap, BTreeSet};
 
 use ringtap::counters::Failed;
 
@@ -21,23 +20,35 @@ const CURRENT: Admin = Admin(Kafka::Current);
 const SOME: u64 = 20;
 
 #[test]
-fn partitions_that_are_added_cost_nothing() {
+fn partitions_that_are_added_are_written_to_and_cost_nothing() {
     let _whole = whole();
     Producer::each(|producer| {
-        let topic = Kafka::Cluster.topic(2, &[]);
+        let topic = Kafka::Cluster.topic(1, &[]);
         let load = Load::start(topic.under(producer, &BURSTS, &SHORT), PACE);
         load.wait_for(SOME * EACH);
         CLUSTER.raise(topic.name(), 4);
         CLUSTER.settled(topic.name());
-        // The metadata of a client are a second old at most.
-        thread::sleep(Duration::from_secs(2));
+        if producer.takes_new_partitions() {
+            topic.fills(4);
+        }
         load.wait_for(SOME * EACH);
         let total = load.stop();
         assert_eq!(total.outcome.delivered, total.sent);
         let read = topic.records();
         check(&read, &total);
-        let used = read.iter().any(|record| record.partition >= 2);
-        assert_eq!(used, producer.takes_new_partitions());
+        let mut partitions = BTreeMap::new();
+        for record in &read {
+            let batch = record.number() / EACH;
+            let partition = partitions.entry(batch).or_insert(record.partition);
+            assert_eq!(*partition, record.partition, "a batch is in one partition");
+        }
+        let used: BTreeSet<_> = partitions.into_values().collect();
+        let expected = if producer.takes_new_partitions() {
+            4
+        } else {
+            1
+        };
+        assert_eq!(used.len(), expected, "{used:?}");
     });
 }
 
@@ -46,7 +57,7 @@ fn a_topic_that_is_deleted_and_made_again_is_written_to_again() {
     let _whole = whole();
     Producer::each(|producer| {
         let topic = Kafka::Cluster.topic(2, &[]);
-        let more = [&SHORT[..], &["delivery.timeout.ms=4000"]].concat();
+        let more = [&SHORT[..], &["delivery.timeout.ms=10000"]].concat();
         let mut writer = Writer::new(topic.under(producer, &BURSTS, &more));
         writer.send(SOME);
         assert_eq!(writer.total.outcome.delivered, SOME * EACH);
@@ -54,7 +65,9 @@ fn a_topic_that_is_deleted_and_made_again_is_written_to_again() {
 
         topic.delete();
         writer.total = Default::default();
-        writer.send_until("records fail", |total| not_persisted(&total.outcome) > 0);
+        writer.send_until("records fail", EACH, 60, |total| {
+            not_persisted(&total.outcome) > 0
+        });
         topic.make(2, &[]);
         writer.send_until_delivered();
         writer.send(SOME);
@@ -73,9 +86,10 @@ fn a_quota_makes_it_slower_and_costs_nothing() {
         let sink = producer.sink(&proxy.brokers(), topic.name(), &BURSTS, &more);
         let mut writer = Writer::new(sink);
         writer.send(SOME);
-        CURRENT.limit(topic.name(), Some(100_000.0));
-        writer.send_sized(15, 100, 1_000);
-        assert!(proxy.throttled() > 0, "no answer was throttled");
+        CURRENT.limit(topic.name(), Some(20_000.0));
+        writer.send_until("an answer is throttled", 100, 1_000, |_| {
+            proxy.throttled() > 0
+        });
         CURRENT.limit(topic.name(), None);
         writer.send(SOME);
         let total = writer.end(&topic);
@@ -91,11 +105,11 @@ fn a_limit_that_is_lowered_is_followed() {
         let mut writer = Writer::new(topic.under(producer, &BURSTS, &SHORT));
         writer.send_sized(8, 2_000, 60);
         CLUSTER.configure(topic.name(), "max.message.bytes", "20000");
-        thread::sleep(Duration::from_secs(1));
-        writer.send_sized(8, 2_000, 60);
-        // One record that is too large by itself, among others.
-        writer.send_sized(1, 1, 30_000);
-        writer.send_sized(8, 2_000, 60);
+        // Records that are too large by themselves, until one of them is refused.
+        writer.send_until("the limit is in force", 1, 30_000, |total| {
+            total.outcome.not_persisted[Failed::TooLarge as usize] > 0
+        });
+        writer.send_sized(16, 2_000, 60);
         CLUSTER.configure(topic.name(), "max.message.bytes", "1048588");
         writer.send_until_delivered();
         let total = writer.end(&topic);
@@ -116,7 +130,7 @@ fn a_topic_that_is_closed_to_us_for_a_while_is_written_to_again() {
         let mut writer = Writer::new(topic.under(producer, &BURSTS, &SHORT));
         writer.send(SOME);
         CURRENT.forbid(topic.name());
-        writer.send_until("records are refused", |total| {
+        writer.send_until("records are refused", EACH, 60, |total| {
             total.outcome.not_persisted[Failed::NotAuthorized as usize] > 0
         });
         CURRENT.permit(topic.name());

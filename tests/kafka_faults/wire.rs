@@ -10,13 +10,18 @@ use ringtap::counters::Failed;
 use crate::SHORT;
 use crate::load::{EACH, Writer};
 use crate::proxy::{ASKED, Act, Proxy, Rule, Side};
-use crate::support::broker::{Kafka, Topic};
+use crate::support::broker::{Kafka, Topic, accounted, sent};
+use crate::support::count;
 use crate::support::producer::Producer;
 use crate::support::records::{BURSTS, Total, not_persisted};
+use crate::support::sensor::Start;
 
 /// Batches that go through before the first fault, and with it.
 const BEFORE: u64 = 4;
 const MEANWHILE: u64 = 36;
+
+/// Long enough for what is answered, however busy the machine is.
+const GIVEN_UP: &str = "delivery.timeout.ms=10000";
 
 /// A producer that writes to a topic through a proxy.
 struct Case {
@@ -63,11 +68,17 @@ fn costs_nothing(rules: &[Rule]) {
     });
 }
 
-/// Sends batches through faults that may leave records in doubt: possibly persisted, and nothing worse.
-fn costs_certainty(rules: &[Rule]) {
-    costs(rules, |_, total| {
+/// Sends batches through faults that cost the native producer nothing, and may leave those of librdkafka in doubt:
+/// it gives up what it asked for on that connection, and cannot know whether it is stored.
+fn costs_librdkafka_certainty(rules: &[Rule]) {
+    costs(rules, |producer, total| {
         let outcome = total.outcome;
-        assert_eq!(outcome.delivered + outcome.possibly_persisted, total.sent);
+        match producer {
+            Producer::Native => assert_eq!(outcome.delivered, total.sent),
+            Producer::Librdkafka => {
+                assert_eq!(outcome.delivered + outcome.possibly_persisted, total.sent);
+            }
+        }
     });
 }
 
@@ -158,8 +169,7 @@ fn a_connection_that_is_half_open_is_given_up() {
 #[test]
 fn an_answer_of_two_gigabytes_is_not_waited_for() {
     for length in [i32::MAX, 0x7000_0000, -1, 0, 3] {
-        // librdkafka gives up what it asked for on that connection; it cannot know whether it is stored.
-        costs_certainty(&[Rule::answers(1, 1, Act::Announce(length))]);
+        costs_librdkafka_certainty(&[Rule::answers(1, 1, Act::Announce(length))]);
     }
 }
 
@@ -167,7 +177,7 @@ fn an_answer_of_two_gigabytes_is_not_waited_for() {
 fn a_damaged_answer_stores_nothing_twice() {
     // The correlation id, the tags of the head, the number of topics, the name, and what follows.
     for at in [0, 3, 4, 5, 6, 12, 45] {
-        costs_certainty(&[Rule::answers(1, 1, Act::Flip(at))]);
+        costs_librdkafka_certainty(&[Rule::answers(1, 1, Act::Flip(at))]);
     }
 }
 
@@ -248,6 +258,37 @@ fn a_broker_that_is_not_ready_to_give_a_producer_id_is_asked_again() {
 }
 
 #[test]
+fn a_producer_id_that_is_forbidden_is_done_without_and_that_is_said_once() {
+    Producer::each(|producer| {
+        let proxy = proxy();
+        let forbidden = Act::Refuse(ResponseError::ClusterAuthorizationFailed);
+        proxy.plan(Rule {
+            api: ApiKey::InitProducerId,
+            ..Rule::requests(0, usize::MAX, forbidden)
+        });
+        let topic = Kafka::Current.topic(2, &[]);
+        let words = format!(
+            "--source synthetic -c 2000 -k {} -t {} --producer {}",
+            proxy.brokers(),
+            topic.name(),
+            producer.name()
+        );
+        let ended = Start::new(&words).run().with(0);
+        let said = ended.log.matches("going on without idempotence");
+        assert_eq!(said.count(), 1, "{}", ended.log);
+        let held = topic.read(&sent(2_000));
+        accounted(&ended, &held);
+        assert_eq!(held.records, 2_000);
+
+        let ended = Start::new(&format!("{words} -X enable.idempotence=true")).run();
+        let texts = ["enable.idempotence=true", "producer id"];
+        let ended = ended.saying(1, &texts);
+        assert_eq!(count(&ended.ledger(), "/total/delivered"), 0);
+        assert_eq!(topic.read(&sent(2_000)).records, 2_000);
+    });
+}
+
+#[test]
 fn a_producer_id_that_is_refused_is_replaced_and_nothing_is_stored_twice() {
     let errors = [
         ResponseError::OutOfOrderSequenceNumber,
@@ -314,13 +355,14 @@ fn an_error_that_nobody_knows_leaves_records_possibly_persisted() {
 #[test]
 fn answers_that_never_come_leave_records_possibly_persisted() {
     Producer::each(|producer| {
-        let mut case = Case::new(producer, &["delivery.timeout.ms=4000"]);
+        let mut case = Case::new(producer, &[GIVEN_UP]);
         case.proxy.plan(Rule::answers(0, usize::MAX, Act::Mute));
         case.writer.send(BEFORE);
         let outcome = case.writer.total.outcome;
         assert!(outcome.possibly_persisted > 0, "{outcome:?}");
         assert_eq!(outcome.delivered, BEFORE * EACH);
         case.proxy.heal();
+        case.proxy.reset();
         case.writer.send(MEANWHILE);
         let total = case.end();
         let outcome = total.outcome;
@@ -333,9 +375,22 @@ fn answers_that_never_come_leave_records_possibly_persisted() {
 }
 
 #[test]
+fn a_deadline_that_finds_records_in_flight_calls_them_possibly_persisted() {
+    Producer::each(|producer| {
+        let mut case = Case::new(producer, &["request.timeout.ms=60000"]);
+        case.proxy.plan(Rule::answers(0, 1, Act::Lose));
+        case.writer.send_unanswered(|| case.proxy.hits() > 0);
+        let total = case.writer.cut_short(&case.topic);
+        let outcome = total.outcome;
+        assert_eq!(outcome.possibly_persisted, EACH, "{outcome:?}");
+        assert_eq!(outcome.delivered, BEFORE * EACH, "{outcome:?}");
+    });
+}
+
+#[test]
 fn requests_that_never_arrive_are_not_in_the_topic() {
     Producer::each(|producer| {
-        let mut case = Case::new(producer, &["delivery.timeout.ms=4000"]);
+        let mut case = Case::new(producer, &[GIVEN_UP]);
         case.proxy.plan(Rule::requests(0, usize::MAX, Act::Lose));
         case.writer.send(BEFORE);
         let outcome = case.writer.total.outcome;

@@ -1,12 +1,12 @@
 //! The protocol, with real brokers: the current release and the oldest one.
 
 use std::collections::{BTreeMap, BTreeSet};
-use std::time::{Duration, SystemTime, UNIX_EPOCH};
+use std::time::{SystemTime, UNIX_EPOCH};
 
 use ringtap::counters::Failed;
 use ringtap::packet::LinkType;
 use ringtap::record::{Encoding, RecordInfo};
-use ringtap::sink::librdkafka::Cluster;
+use ringtap::sink::{kafka, librdkafka};
 
 use crate::support::broker::Kafka;
 use crate::support::producer::{Producer, settings};
@@ -97,8 +97,10 @@ fn the_rt_header_travels_with_every_record() {
 fn the_limit_of_the_topic_is_known_before_the_first_record() {
     let topic = Kafka::Current.topic(1, &[("max.message.bytes", "20000")]);
     let settings = settings(&Kafka::Current.brokers(), &[]);
-    let cluster = Cluster::connect(&settings, topic.name(), PATIENCE).unwrap();
+    let cluster = librdkafka::Cluster::connect(&settings, topic.name(), PATIENCE).unwrap();
     assert_eq!(cluster.max_batch(), Some(20_000));
+    let cluster = kafka::Cluster::connect(&settings, topic.name(), None, PATIENCE).unwrap();
+    assert_eq!(cluster.max_batch(), 20_000);
 }
 
 #[test]
@@ -135,7 +137,6 @@ fn kafkas_own_tool_finds_every_batch_valid() {
         let sink = topic.under(producer, &TIMED, &[]);
         let total = run(sink, batches(4, 1_000, &TIMED));
         assert_eq!(total.outcome.delivered, 4_000);
-        std::thread::sleep(Duration::from_millis(200));
         let segment = format!(
             "{}/data/{}-0/00000000000000000000.log",
             kafka.folder(),

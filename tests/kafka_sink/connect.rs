@@ -1,9 +1,11 @@
 //! What stands in the way of a first answer, and how librdkafka's producer names it.
 
+use std::net::SocketAddr;
 use std::time::Duration;
 
 use rdkafka::mocking::MockCluster;
 use rdkafka::types::RDKafkaRespErr as Code;
+use socket2::{Domain, Socket, Type};
 
 use ringtap::kafka::connect::ConnectError;
 use ringtap::sink::librdkafka::Cluster;
@@ -12,13 +14,19 @@ use crate::support::producer::settings;
 use crate::support::records::TIMED;
 use crate::support::sensor::PATIENCE;
 
-/// Ports that nobody listens on.
-fn silent() -> String {
-    let ports: Vec<_> = (0..2)
-        .map(|_| std::net::TcpListener::bind("127.0.0.1:0").unwrap())
-        .map(|listener| listener.local_addr().unwrap().to_string())
+/// Ports that nobody listens on, and nobody else is given while they are held.
+fn silent() -> (Vec<Socket>, String) {
+    let held: Vec<_> = (0..2)
+        .map(|_| Socket::new(Domain::IPV4, Type::STREAM, None).unwrap())
         .collect();
-    ports.join(",")
+    let any = SocketAddr::from(([127, 0, 0, 1], 0));
+    let ports = held.iter().map(|socket| {
+        socket.bind(&any.into()).unwrap();
+        let address = socket.local_addr().unwrap();
+        address.as_socket().unwrap().to_string()
+    });
+    let brokers = ports.collect::<Vec<_>>().join(",");
+    (held, brokers)
 }
 
 #[test]
@@ -37,7 +45,7 @@ fn a_cluster_that_answers_tells_its_partitions_and_they_are_shared_out_whole() {
 
 #[test]
 fn brokers_that_do_not_answer_are_named_one_by_one() {
-    let brokers = silent();
+    let (_held, brokers) = silent();
     let limit = Duration::from_secs(2);
     let error = Cluster::connect(&settings(&brokers, &[]), "pcap", limit).unwrap_err();
     assert!(matches!(error, ConnectError::Unreachable { .. }), "{error}");

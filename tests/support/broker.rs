@@ -19,7 +19,7 @@ use ringtap::record::Encoding;
 
 use super::producer::{Producer, Tested};
 use super::records::{Read, read_back};
-use super::sensor::{Ended, PATIENCE};
+use super::sensor::{Ended, PATIENCE, eventually};
 use super::{balanced, count, printed, said, sound, sum};
 
 fn variable(name: &str) -> String {
@@ -135,6 +135,15 @@ impl Topic {
         let admin = admin(&self.kafka.brokers());
         let made = blocking(admin.create_topics([&topic], &options));
         made.unwrap().into_iter().next().unwrap().unwrap();
+        // What the controller has made, a busy broker may not know yet.
+        let known = |leaders: usize| usize::try_from(partitions) == Ok(leaders);
+        eventually("the brokers know the topic", || {
+            let metadata = admin.inner().fetch_metadata(Some(&self.name), PATIENCE);
+            metadata.is_ok_and(|metadata| {
+                let found = metadata.topics()[0].partitions().iter();
+                known(found.filter(|partition| partition.leader() >= 0).count())
+            })
+        });
     }
 
     /// Deletes it, with all that it holds.
@@ -158,6 +167,19 @@ impl Topic {
     /// A sink of `producer` for every partition of it.
     pub(crate) fn under(&self, producer: Producer, encoding: &Encoding, more: &[&str]) -> Tested {
         producer.sink(&self.kafka.brokers(), &self.name, encoding, more)
+    }
+
+    /// Waits until each of so many partitions holds records.
+    pub(crate) fn fills(&self, partitions: i32) {
+        let mut config = ClientConfig::new();
+        let config = config.set("bootstrap.servers", self.kafka.brokers());
+        let consumer: BaseConsumer = config.create().unwrap();
+        eventually("every partition is written to", || {
+            (0..partitions).all(|partition| {
+                let marks = consumer.fetch_watermarks(&self.name, partition, PATIENCE);
+                marks.is_ok_and(|(_, high)| high > 0)
+            })
+        });
     }
 
     /// Every record of it, of numbered packets.

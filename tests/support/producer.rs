@@ -37,6 +37,14 @@ impl Producer {
         self == Self::Native
     }
 
+    /// How many batches it takes while it can send none.
+    pub(crate) fn takes_unsent(self) -> usize {
+        match self {
+            Self::Native => 2,
+            Self::Librdkafka => librdkafka::MAX_BATCHES,
+        }
+    }
+
     /// Whether it cuts batches that the broker suddenly takes for too large into smaller ones.
     pub(crate) fn follows_a_lowered_limit(self) -> bool {
         self == Self::Native

@@ -52,6 +52,18 @@ fn five_batches_are_out_at_once_and_their_numbers_follow_each_other() {
 }
 
 #[test]
+fn a_pause_that_is_over_is_not_due_any_more_though_nothing_can_be_sent() {
+    let (mut partition, now) = ready();
+    push(&mut partition, 0..1, now);
+    assert_eq!(sent(&mut partition, now).len(), 1);
+    assert_eq!(partition.lose(0, true, now, &PATIENCE), None);
+    assert!(partition.deadline().unwrap() < now + Duration::from_secs(1));
+    let later = now + Duration::from_secs(2);
+    partition.expire(later, &mut Vec::new());
+    assert_eq!(partition.deadline(), Some(now + PATIENCE.delivery));
+}
+
+#[test]
 fn after_an_error_the_oldest_goes_first_and_nothing_overtakes_it() {
     let (mut partition, now) = ready();
     push(&mut partition, 0..4, now);
