@@ -1,7 +1,12 @@
-//! What ringtap knows of Kafka itself: addresses of brokers, the settings of a client, a first connection.
+//! What ringtap knows of Kafka itself: addresses of brokers, the settings of a client, a first connection, and
+//! the native client.
 //!
 //! The rule: nothing here knows of packets. Producers and consumers of every kind take their settings
 //! from here, so that a key means the same wherever it is written.
+//!
+//! The native client, downwards: `partition` (what goes next, without a socket) → `client` (which broker) →
+//! `connection` (requests and answers in order, written by `request`, read by `answer`) → `transport` (bytes,
+//! TLS). `verdict` says what an error code means. `ask` and `log` are librdkafka's.
 
 pub mod address;
 mod answer;

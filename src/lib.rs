@@ -27,12 +27,12 @@
 //! In the order of calls: [`capture`] opens everything and starts the threads → [`worker`] is the receive
 //! loop → [`source`] is where packets come from ([`source::xsk`] is AF_XDP) → [`filler`] decides about one
 //! packet → [`batch`] is the record batch in memory → [`ring`] → [`publisher`] is the publish loop → [`sink`]
-//! is where batches go. [`counters`] are written on the way, [`ledger`] adds them up.
+//! is where batches go ([`sink::kafka`] is the native producer). [`counters`] are written on the way, [`ledger`] adds them up.
 //!
 //! - What a packet and a record are: [`packet`], [`record`], [`interfaces`]; which flow it is of: [`flow`].
 //! - The command line: [`cli`] (what was written) → [`config`] (what holds) → [`exit`] (how it ended).
 //! - Interfaces: [`nic`] (what one can do), [`xdp`] (the program on it), [`doctor`] (what to mend).
-//! - Capture files: [`mod@format`]; Kafka's settings: [`kafka`]; filters: [`filter`].
+//! - Capture files: [`mod@format`]; Kafka's protocol and settings: [`kafka`]; filters: [`filter`].
 //! - Watching: [`metrics`], [`progress`], [`histogram`], [`log`].
 //! - Numbered frames for tests and measurements: [`frames`], [`generate`], [`check`].
 

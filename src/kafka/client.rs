@@ -212,6 +212,12 @@ impl Client {
         })
     }
 
+    /// Whether everything that was written to brokers has left this process.
+    pub(crate) fn is_flushed(&self) -> bool {
+        let mut open = self.links.iter().filter_map(Link::connection);
+        open.all(Connection::is_flushed)
+    }
+
     /// Whether some broker takes requests.
     pub(crate) fn is_connected(&self, now: Instant) -> bool {
         self.links.iter().any(|link| link.is_ready(now))

@@ -449,7 +449,8 @@ impl Sink for KafkaSink {
             let now = Instant::now();
             self.turn(now);
             let left = deadline.saturating_duration_since(now);
-            let is_over = self.slots.is_empty() || left.is_zero();
+            let is_done = self.slots.is_empty() && self.client.is_flushed();
+            let is_over = is_done || left.is_zero();
             if is_over || result.is_err() || self.broken.is_some() {
                 break;
             }
