@@ -254,7 +254,7 @@ impl Config {
             batch_size,
             batch_limit: batch_size,
             batches,
-            linger: args.linger.map_or(Duration::from_millis(50), Span::get),
+            linger: linger(args, &output),
             drain: seconds("drain", args.drain, 0.0)?.unwrap_or(Duration::from_secs(30)),
             encoding,
             partition_by: args.partition_by.unwrap_or_default(),
@@ -289,6 +289,21 @@ impl Config {
     pub(crate) fn buffer(&self) -> usize {
         self.batch_size * self.batches
     }
+}
+
+/// `--linger`, else what `linger.ms` says to the native producer: its batches are the worker's.
+fn linger(args: &CaptureArgs, output: &Output) -> Duration {
+    let set = match output {
+        Output::Kafka {
+            settings,
+            producer: Producer::Native { .. },
+            ..
+        } => settings.get("linger.ms").and_then(|set| set.parse().ok()),
+        _ => None,
+    };
+    let set = set.map(|millis: f64| Duration::from_secs_f64(millis / 1e3));
+    let named = args.linger.map(Span::get);
+    named.or(set).unwrap_or(Duration::from_millis(50))
 }
 
 fn input(args: &CaptureArgs) -> Result<Input, ConfigError> {
@@ -549,6 +564,52 @@ mod tests {
         assert_eq!(config.encoding.record_time, RecordTime::Packet);
         let config = Config::check(&args(&["-r", "x.pcap", "-k", "b:9092"])).unwrap();
         assert_eq!(config.encoding.record_time, RecordTime::Now);
+    }
+
+    #[test]
+    fn the_producers_linger_is_the_workers_unless_a_flag_says_otherwise() {
+        let linger = |more: &[&str]| {
+            let words = [&["-i", "eth0", "-k", "b:1", "-X", "linger.ms=7"], more].concat();
+            Config::check(&args(&words)).unwrap().linger
+        };
+        assert_eq!(linger(&[]), Duration::from_millis(7));
+        assert_eq!(linger(&["--linger", "9ms"]), Duration::from_millis(9));
+        let librdkafka = linger(&["--producer", "librdkafka"]);
+        assert_eq!(librdkafka, Duration::from_millis(50));
+    }
+
+    #[test]
+    fn the_producer_is_the_one_that_knows_every_setting() {
+        let producer = |more: &[&str]| {
+            let words = [&["-i", "eth0", "-k", "b:1"], more].concat();
+            Config::check(&args(&words)).map(|config| match config.output {
+                Output::Kafka { producer, .. } => producer,
+                other => panic!("{other:?}"),
+            })
+        };
+        assert!(matches!(producer(&[]), Ok(Producer::Native { .. })));
+        let kerberos = [
+            "-X",
+            "security.protocol=sasl_ssl",
+            "-X",
+            "sasl.mechanism=GSSAPI",
+        ];
+        let Ok(Producer::Librdkafka { reason }) = producer(&kerberos) else {
+            panic!("Kerberos is librdkafka's");
+        };
+        assert!(reason.contains("GSSAPI"), "{reason}");
+        let insists = ["-X", "debug=broker", "--producer", "native"];
+        let refused = producer(&insists).unwrap_err().to_string();
+        assert!(
+            refused.contains("debug=broker") && refused.contains("auto"),
+            "{refused}"
+        );
+        let made = producer(&["--create-topic", "8:3", "--producer", "librdkafka"]);
+        assert!(made.unwrap_err().to_string().contains("--create-topic"));
+        for wrong in ["0", "8:0", "x", "8:", "-1:1"] {
+            let words = format!("--create-topic={wrong}");
+            assert!(producer(&[&words]).is_err(), "{wrong}");
+        }
     }
 
     #[test]

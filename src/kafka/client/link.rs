@@ -234,7 +234,15 @@ impl Link {
         };
         lost.extend(connection.lost());
         let was_ready = connection.is_ready();
+        // A broker closes what was idle for long: `connections.max.idle.ms`.
+        let was_idle = was_ready && connection.unanswered() == 0;
         drop(connection);
+        if was_idle && matches!(error, ConnectionError::Closed(_)) {
+            self.counters.connected.set(0);
+            self.not_before = Some(now + reconnect.first);
+            tracing::debug!(broker = %self.address, "the broker closed an idle connection");
+            return;
+        }
         if !was_ready && !self.left.is_empty() && !error.is_authentication() {
             self.open(now, profile, reconnect);
             return;

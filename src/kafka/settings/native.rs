@@ -12,7 +12,7 @@ use crate::kafka::partition::{MAX_IN_FLIGHT, Patience};
 use crate::kafka::security::{self, Security};
 
 /// What the native producer knows, by librdkafka's own names, beyond the way to a broker.
-const KNOWN: [&str; 24] = [
+const KNOWN: [&str; 23] = [
     "metadata.broker.list",
     "client.id",
     "request.required.acks",
@@ -37,7 +37,6 @@ const KNOWN: [&str; 24] = [
     "allow.auto.create.topics",
     "compression.codec",
     "compression.level",
-    "statistics.interval.ms",
 ];
 
 /// A setting that only librdkafka knows.

@@ -48,6 +48,8 @@ pub struct Cluster {
     native: NativeSettings,
     known: Known,
     max_batch: Option<usize>,
+    /// `batch.size`, where the user says it.
+    batch_size: Option<usize>,
 }
 
 impl Cluster {
@@ -84,6 +86,9 @@ impl Cluster {
         let written = written.and_then(|bytes| bytes.parse().ok());
         Ok(Self {
             known: asking.client.known(),
+            batch_size: settings
+                .get("batch.size")
+                .and_then(|size| size.parse().ok()),
             max_batch: written
                 .or(told)
                 .and_then(|bytes: u32| bytes.try_into().ok()),
@@ -102,10 +107,13 @@ impl Cluster {
         self.known.brokers()
     }
 
-    /// The largest record batch that may be sent, in bytes: what the user says, else what the broker tells,
+    /// The largest record batch that is to be made, in bytes: `batch.size` where the user says it, and no more
+    /// than may be sent: what the user says, else what the broker tells,
     /// else what brokers take unless they are told otherwise.
     pub fn max_batch(&self) -> usize {
-        self.max_batch.unwrap_or(DEFAULT_LIMIT)
+        let max_batch = self.max_batch.unwrap_or(DEFAULT_LIMIT);
+        self.batch_size
+            .map_or(max_batch, |size| max_batch.min(size))
     }
 
     /// The settings in use, defaults among them, and what the user is to be told of them.
