@@ -148,7 +148,11 @@ impl KafkaSink {
             let partition = &mut self.partitions[at];
             if partition.asks_for_id(now) {
                 let number = partition.number();
-                is_any |= self.client.ask_producer_id(node, number, now);
+                let is_asked = self.client.ask_producer_id(node, number, now);
+                if !is_asked {
+                    partition.identify(None, now, &self.settings.patience);
+                }
+                is_any |= is_asked;
             }
             while let Some(dispatch) =
                 self.partitions[at].dispatch(now, &self.settings.patience, self.slots.has_reserve())
