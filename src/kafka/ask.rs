@@ -17,7 +17,7 @@ use rdkafka::producer::{BaseProducer, DeliveryResult, Producer, ProducerContext}
 use rdkafka_sys::rd_kafka_resp_err_t as Code;
 
 use super::address::BrokerAddress;
-use super::connect::{ClientError, ConnectError, Trouble};
+use super::connect::{self, ClientError, ConnectError, Trouble};
 use super::log::Log;
 use super::topic;
 use crate::signals;
@@ -266,30 +266,13 @@ fn give_up(
     if !is_over && refused.len() + untrusted.len() < written.len() {
         return Ok(());
     }
-    if !refused.is_empty() {
-        return Err(ConnectError::Authentication { troubles: refused });
-    }
-    if !untrusted.is_empty() {
-        return Err(ConnectError::Tls {
-            troubles: untrusted,
-        });
-    }
-    let troubles = known(said, written);
-    Err(ConnectError::Unreachable { limit, troubles })
+    let known = known(said, written);
+    Err(ConnectError::given_up(refused, untrusted, known, limit))
 }
 
 /// Every broker, with what it said or that it said nothing.
 fn known(said: &Said, written: &[BrokerAddress]) -> Vec<Trouble> {
-    let mut troubles = said.troubles(None);
-    for broker in written.iter().map(ToString::to_string) {
-        if !troubles.iter().any(|trouble| trouble.broker == broker) {
-            troubles.push(Trouble {
-                broker,
-                said: "no answer".to_owned(),
-            });
-        }
-    }
-    troubles
+    connect::with_silent(said.troubles(None), written)
 }
 
 #[cfg(test)]

@@ -232,7 +232,7 @@ impl Client {
 
     /// Leaves `node` alone until `until`, as it asked.
     pub(crate) fn quieten(&mut self, node: i32, until: Instant) {
-        if let Some(link) = self.links.iter_mut().find(|link| link.node == Some(node)) {
+        if let Some(link) = of_node(&mut self.links, node) {
             link.quiet_until = link.quiet_until.max(Some(until));
         }
     }
@@ -251,7 +251,7 @@ impl Client {
         } else {
             PRODUCE_BY_ID - 1
         };
-        let link = self.links.iter_mut().find(|link| link.node == Some(node));
+        let link = of_node(&mut self.links, node);
         let Some(connection) = link.and_then(Link::ready) else {
             return false;
         };
@@ -274,7 +274,7 @@ impl Client {
         let request = InitProducerIdRequest::default()
             .with_transactional_id(None)
             .with_transaction_timeout_ms(60_000);
-        let link = self.links.iter_mut().find(|link| link.node == Some(node));
+        let link = of_node(&mut self.links, node);
         let Some(connection) = link.and_then(Link::ready) else {
             return false;
         };
@@ -425,7 +425,7 @@ impl Client {
                 let Terms {
                     profile, reconnect, ..
                 } = &self.terms;
-                self.links[at].cut(&error, now, profile, *reconnect, &mut self.lost);
+                self.links[at].lose(&error, now, profile, *reconnect, &mut self.lost);
             }
         }
     }
@@ -568,6 +568,11 @@ impl Client {
             }
         }
     }
+}
+
+/// The way to a broker of the cluster.
+fn of_node(links: &mut [Link], node: i32) -> Option<&mut Link> {
+    links.iter_mut().find(|link| link.node == Some(node))
 }
 
 /// Reads an answer.

@@ -6,6 +6,7 @@ use std::fmt;
 use std::io;
 use std::time::Duration;
 
+use super::address::BrokerAddress;
 use super::settings::SettingsError;
 use super::topic::TopicNameError;
 
@@ -115,6 +116,43 @@ pub enum ConnectError {
         /// What it says.
         said: String,
     },
+}
+
+impl ConnectError {
+    /// The error of an asking that is given up: refusals are told before what may be their consequence. `known`
+    /// is of every broker.
+    pub(crate) fn given_up(
+        refused: Vec<Trouble>,
+        untrusted: Vec<Trouble>,
+        known: Vec<Trouble>,
+        limit: Duration,
+    ) -> Self {
+        if !refused.is_empty() {
+            return Self::Authentication { troubles: refused };
+        }
+        if !untrusted.is_empty() {
+            return Self::Tls {
+                troubles: untrusted,
+            };
+        }
+        Self::Unreachable {
+            limit,
+            troubles: known,
+        }
+    }
+}
+
+/// `troubles`, and each of the brokers `written` that said nothing.
+pub(crate) fn with_silent(mut troubles: Vec<Trouble>, written: &[BrokerAddress]) -> Vec<Trouble> {
+    for broker in written.iter().map(ToString::to_string) {
+        if !troubles.iter().any(|trouble| trouble.broker == broker) {
+            troubles.push(Trouble {
+                broker,
+                said: "no answer".to_owned(),
+            });
+        }
+    }
+    troubles
 }
 
 fn seconds(limit: Duration) -> String {

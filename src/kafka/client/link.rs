@@ -126,8 +126,6 @@ impl Link {
     }
 
     /// Does what can be done now; what a lost connection takes with it goes into `lost`.
-    ///
-    /// True where the connection has just become ready.
     pub(crate) fn turn(
         &mut self,
         now: Instant,
@@ -135,21 +133,21 @@ impl Link {
         bodies: &dyn Bodies,
         tell: &mut Tell<'_>,
         lost: &mut Vec<Lost>,
-    ) -> bool {
+    ) {
         let (resolver, profile, reconnect) = ways;
         self.quiet_until.take_if(|until| now >= *until);
         let was_ready = self.is_open_and_ready();
         if matches!(self.state, State::Idle) {
             let is_due = self.not_before.is_none_or(|at| now >= at);
             if !self.is_wanted || !is_due {
-                return false;
+                return;
             }
             self.not_before = None;
             self.state = State::Resolving(resolver.ask(&self.address));
         }
         if let State::Resolving(lookup) = &self.state {
             match resolver.answer(lookup) {
-                None => return false,
+                None => return,
                 Some(Ok(found)) => {
                     self.left = found.into();
                     self.open(now, profile, reconnect);
@@ -161,28 +159,14 @@ impl Link {
             }
         }
         let State::Open(connection) = &mut self.state else {
-            return false;
+            return;
         };
         if let Err(error) = connection.turn(now, bodies, tell) {
             self.lose(&error, now, profile, reconnect, lost);
         }
-        let is_ready = self.is_open_and_ready();
-        if is_ready && !was_ready {
+        if self.is_open_and_ready() && !was_ready {
             self.arrive(now);
         }
-        is_ready && !was_ready
-    }
-
-    /// Ends the connection as if it had broken.
-    pub(crate) fn cut(
-        &mut self,
-        error: &ConnectionError,
-        now: Instant,
-        profile: &Profile,
-        reconnect: Reconnect,
-        lost: &mut Vec<Lost>,
-    ) {
-        self.lose(error, now, profile, reconnect, lost);
     }
 
     fn is_open_and_ready(&self) -> bool {
@@ -221,7 +205,8 @@ impl Link {
         self.fail(now, reconnect, Obstacle::Other, refused.to_string());
     }
 
-    fn lose(
+    /// Ends the connection because of `error`; what it takes with it goes into `lost`.
+    pub(crate) fn lose(
         &mut self,
         error: &ConnectionError,
         now: Instant,

@@ -12,7 +12,7 @@ use kafka_protocol::error::ResponseError;
 
 use crate::kafka::BrokerAddress;
 use crate::kafka::client::{Client, Event, Known, Obstacle};
-use crate::kafka::connect::{ClientError, ConnectError, Trouble};
+use crate::kafka::connect::{self, ClientError, ConnectError, Trouble};
 use crate::kafka::connection::Bodies;
 use crate::kafka::settings::{NativeSettings, ProducerSettings, Settings};
 use crate::kafka::{topic, verdict};
@@ -267,32 +267,16 @@ impl Asking<'_> {
         if now < self.end && refused.len() + untrusted.len() < named {
             return Ok(());
         }
-        if !refused.is_empty() {
-            return Err(ConnectError::Authentication { troubles: refused });
-        }
-        if !untrusted.is_empty() {
-            return Err(ConnectError::Tls {
-                troubles: untrusted,
-            });
-        }
-        Err(ConnectError::Unreachable {
-            limit: self.limit,
-            troubles: self.known(),
-        })
+        let known = self.known();
+        Err(ConnectError::given_up(
+            refused, untrusted, known, self.limit,
+        ))
     }
 
     /// Every broker, with what is known of it.
     fn known(&self) -> Vec<Trouble> {
-        let mut troubles: Vec<_> = self.client.troubles().map(trouble).collect();
-        for broker in self.native.terms.bootstrap.iter().map(ToString::to_string) {
-            if !troubles.iter().any(|trouble| trouble.broker == broker) {
-                troubles.push(Trouble {
-                    broker,
-                    said: "no answer".to_owned(),
-                });
-            }
-        }
-        troubles
+        let troubles = self.client.troubles().map(trouble).collect();
+        connect::with_silent(troubles, &self.native.terms.bootstrap)
     }
 
     /// The largest batch of the topic, where we may know it.
